@@ -6,6 +6,8 @@
 //!
 //! This crate knows nothing of metrics stores: no series, no segments, no settings.
 
+#![allow(clippy::disallowed_methods, reason = "this crate is the door that the others go through")]
+
 mod clock;
 mod data_dir;
 mod files;
