@@ -64,17 +64,23 @@ impl SeriesState {
     /// Appends a float's codes: one to `values`, at most one to `times`.
     #[inline]
     pub fn encode_float(&mut self, t: TimestampMs, v: f64, values: &mut Vec<u8>, times: &mut Vec<u8>) {
+        // A series' first sample picks its scale, or multiples of a unit would be taken for bare numbers.
+        let is_first = !self.is_started;
         let timed = self.encode_time(t, times);
-        if let Some(m) = decimal::at_scale(v, self.scale) {
-            let delta = m.wrapping_sub(self.value);
-            self.value = m;
-            put_varint(values, zigzag(delta) << 2 | u64::from(timed));
-            return;
+        match decimal::at_scale(v, self.scale) {
+            Some(m) if !is_first => self.encode_mantissa(m, timed, values),
+            _ => self.encode_odd_float(v, timed, values),
         }
-        self.encode_odd_float(v, timed, values);
     }
 
-    /// A float that has no mantissa at the present scale, or any float after a raw one.
+    #[inline]
+    fn encode_mantissa(&mut self, m: i64, timed: u8, values: &mut Vec<u8>) {
+        let delta = m.wrapping_sub(self.value);
+        self.value = m;
+        put_varint(values, zigzag(delta) << 2 | u64::from(timed));
+    }
+
+    /// The first float, one without a mantissa at the present scale, or any after a raw one.
     fn encode_odd_float(&mut self, v: f64, timed: u8, values: &mut Vec<u8>) {
         let bits = v.to_bits();
         if bits == STALE_NAN_BITS {
@@ -87,6 +93,10 @@ impl SeriesState {
             return;
         }
         if let Some((m, scale)) = self.look_for_scale(v) {
+            if scale == self.scale {
+                self.encode_mantissa(m, timed, values);
+                return;
+            }
             (self.value, self.scale, self.misses) = (m, scale, 0);
             values.extend_from_slice(&[escape(DECIMAL, timed), scale]);
             put_varint(values, zigzag(m));
@@ -451,7 +461,7 @@ mod tests {
         check(&[4096e5, 4096e5, 100_004.0 * 4096.0, 100_001.0 * 4096.0], 2);
         // A raw float that stays costs a byte, one that moves costs its XOR.
         check(&[f64::NAN, f64::NAN, f64::NAN, f64::NAN], 2);
-        check(&[0.1 + 0.2, 0.1 + 0.2, 1.0 / 3.0, 1.0 / 3.0], 9 + 1);
+        check(&[0.1 + 0.2, 0.1 + 0.2, 1.0 / 3.0, 1.0 / 3.0], 8 + 1);
     }
 
     #[test]
