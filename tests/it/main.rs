@@ -1,0 +1,3 @@
+//! Drives the whole: one binary, one module per feature.
+
+mod promqltest;
