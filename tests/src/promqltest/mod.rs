@@ -6,6 +6,7 @@
 
 mod compare;
 mod duration;
+mod http_store;
 mod histogram;
 mod nhcb;
 mod runner;
@@ -14,6 +15,7 @@ mod series;
 
 pub use compare::floats_are_near;
 pub use duration::parse_duration;
+pub use http_store::HttpStore;
 pub use histogram::{FloatHistogram, HistogramLiteral};
 pub use runner::{Answer, Data, Failure, Report, Store, Verdict, is_native, run, run_eval};
 pub use script::{Action, Command, Eval, Expected, Load, Script, ScriptError, Steps, TextMatch, When, parse, read};
