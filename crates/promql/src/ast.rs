@@ -70,8 +70,10 @@ pub struct NumberLiteral {
 /// A text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StringLiteral {
-    /// Without quotes and escapes.
+    /// Without quotes and escapes; bytes that are not UTF-8 (`"\xff"`) are replaced by U+FFFD.
     pub value: String,
+    /// The bytes, if they are not UTF-8. Only the canonical form needs them.
+    pub raw: Option<Box<[u8]>>,
     /// Where it was written.
     pub position: PositionRange,
 }

@@ -4,7 +4,18 @@
 //! The language is Prometheus 3.14's, with its experimental parts on.
 
 pub mod ast;
+mod check;
+mod duration;
+mod error;
 mod function;
+mod lexer;
+mod literal;
+mod parser;
+mod pretty;
+mod print;
 
-pub use ast::Expr;
+pub use ast::{Expr, ValueType};
+pub use duration::{format_duration, parse_duration};
+pub use error::ParseError;
 pub use function::{Arity, Function, Signature};
+pub use parser::{HEIGHT_MAX, TEXT_BYTES_MAX, parse, parse_labels, parse_matchers};
