@@ -387,16 +387,14 @@ fn duration_units_length(text: &str) -> usize {
     let bytes = text.as_bytes();
     let mut end = 0;
     // Units that don't exist ("hs") or are out of order are left to the parser, whose message is better.
-    while bytes.get(end).is_some_and(|byte| b"smhdwy".contains(byte)) {
-        end += 1;
-        end += usize::from(bytes.get(end) == Some(&b's'));
+    loop {
         let digits = bytes[end..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if digits == 0 {
+        let unit = end + digits;
+        if (end > 0 && digits == 0) || !bytes.get(unit).is_some_and(|byte| b"smhdwy".contains(byte)) {
             return end;
         }
-        end += digits;
+        end = unit + 1 + usize::from(bytes.get(unit + 1) == Some(&b's'));
     }
-    end
 }
 
 fn is_space(c: char) -> bool {

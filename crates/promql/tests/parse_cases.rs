@@ -1,15 +1,19 @@
 //! What Prometheus's own parser says of some hundred expressions, beside what ours says.
 
+use std::fs::read_to_string;
 use std::path::Path;
 
 use promql::{ParseError, parse};
 use serde_json::Value;
 
-/// The cases of a file of the conformance folder; None, with a line that says so, if it is not there.
+/// The cases of a file of `shared/conformance`, which lies beside the repository or a folder that it is in; None, with
+/// a line that says so, if it is not there.
 fn cases(file: &str) -> Option<Vec<Value>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance").join(file);
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        eprintln!("SKIPPED: {} is not there; put the conformance folder beside the repository", path.display());
+    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let text =
+        folders.map(|folder| folder.join("shared/conformance").join(file)).find_map(|path| read_to_string(path).ok());
+    let Some(text) = text else {
+        eprintln!("SKIPPED: shared/conformance/{file} is not there; put the conformance folder beside the repository");
         return None;
     };
     let document: Value = serde_json::from_str(&text).expect("the file is JSON");
