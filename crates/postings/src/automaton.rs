@@ -182,7 +182,10 @@ mod tests {
     fn alternations_become_literals() {
         check("a|bc|", Some(&["", "a", "bc"]));
         check("foo|foobar|fob", Some(&["fob", "foo", "foobar"]));
-        check("node-[1-3](a|b)?", Some(&["node-1", "node-1a", "node-1b", "node-2", "node-2a", "node-2b", "node-3", "node-3a", "node-3b"]));
+        check(
+            "node-[1-3](a|b)?",
+            Some(&["node-1", "node-1a", "node-1b", "node-2", "node-2a", "node-2b", "node-3", "node-3a", "node-3b"]),
+        );
         check("(?i)a", Some(&["A", "a"]));
         check("é|x", Some(&["x", "é"]));
         check("", Some(&[""]));

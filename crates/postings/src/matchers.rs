@@ -34,11 +34,8 @@ impl Prepared {
 impl Matchers {
     /// Takes the matchers in any order; none at all select every series.
     pub fn new(matchers: impl IntoIterator<Item = Matcher>) -> Matchers {
-        let prepare = |matcher: Matcher| Prepared {
-            matches_empty: matcher.matches_empty(),
-            matcher,
-            search: OnceLock::new(),
-        };
+        let prepare =
+            |matcher: Matcher| Prepared { matches_empty: matcher.matches_empty(), matcher, search: OnceLock::new() };
         Matchers { matchers: matchers.into_iter().map(prepare).collect() }
     }
 
