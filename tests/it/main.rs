@@ -1,8 +1,11 @@
 //! Drives the whole: one binary, one module per feature.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
+
 mod agents;
 mod crash;
 mod disks;
+mod layering;
 mod power;
 mod promqltest;
 mod receiver;
