@@ -209,10 +209,41 @@ impl Heads {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// The names of the labels of those series; a name may come twice.
+    pub async fn label_names(
+        &self,
+        plan: HeadPlan,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<String>, HeadsError> {
+        let heads = self.get(plan.writer)?;
+        let found = heads.read(plan, |head| Ok(head.label_names(tenant, matchers, range))).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The values of a label in those series; a value may come twice.
+    pub async fn label_values(
+        &self,
+        plan: HeadPlan,
+        tenant: &TenantId,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<String>, HeadsError> {
+        let heads = self.get(plan.writer)?;
+        let found = heads.read(plan, |head| Ok(head.label_values(tenant, name, matchers, range))).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
     /// The last metadata of each metric, by name; a metric may come twice, the later one counts.
     pub async fn metadata(&self, plan: HeadPlan, tenant: &TenantId) -> Result<Vec<(String, Metadata)>, HeadsError> {
         let heads = self.get(plan.writer)?;
-        let found = heads.read(plan, |head| Ok(head.metadata(tenant))).await?;
+        let found = heads.read(plan, |head| Ok(owned(head.metadata(tenant)))).await?;
         Ok(found.into_iter().flatten().collect())
     }
+}
+
+fn owned<'a>(metadata: impl Iterator<Item = (&'a str, &'a Metadata)>) -> Vec<(String, Metadata)> {
+    metadata.map(|(metric, metadata)| (metric.to_owned(), metadata.clone())).collect()
 }

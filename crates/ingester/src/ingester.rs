@@ -30,7 +30,7 @@ const NEW_SERIES_PERCENT: usize = 80;
 #[derive(Clone)]
 pub struct Parts {
     /// The index.
-    pub group: Arc<IndexGroup>,
+    pub group: IndexGroup,
     /// Where segments and blocks go.
     pub bucket: Arc<Bucket>,
     /// Time.

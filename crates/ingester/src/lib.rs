@@ -20,6 +20,8 @@ mod pack;
 mod plant;
 mod series_table;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use error::{IngesterError, Kind, PushError, Reason, Rejected};

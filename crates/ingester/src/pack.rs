@@ -15,8 +15,10 @@ pub(crate) fn pack(head: &Head, cluster: u128, id: BlockId, built_at: Revision) 
         let (tenant, labels, samples) = series?;
         writer.add(&tenant, &labels, &samples)?;
     }
-    for (tenant, metric, metadata) in head.all_metadata() {
-        writer.put_metadata(&tenant, &metric, &metadata);
+    for tenant in head.tenants() {
+        for (metric, metadata) in head.metadata(tenant) {
+            writer.put_metadata(tenant, metric, metadata);
+        }
     }
     let (object, stats) = writer.finish()?;
     let block = BlockMeta {

@@ -45,6 +45,25 @@ pub trait HeadReader: Send + Sync {
         range: TimeRange,
     ) -> BoxFuture<'a, Result<Vec<Labels>, HeadError>>;
 
+    /// The names of the labels of those series.
+    fn label_names<'a>(
+        &'a self,
+        plan: HeadPlan,
+        tenant: &'a TenantId,
+        matchers: &'a [Matcher],
+        range: TimeRange,
+    ) -> BoxFuture<'a, Result<Vec<String>, HeadError>>;
+
+    /// The values of a label in those series.
+    fn label_values<'a>(
+        &'a self,
+        plan: HeadPlan,
+        tenant: &'a TenantId,
+        name: &'a str,
+        matchers: &'a [Matcher],
+        range: TimeRange,
+    ) -> BoxFuture<'a, Result<Vec<String>, HeadError>>;
+
     /// The last metadata of each metric.
     fn metadata<'a>(
         &'a self,

@@ -26,7 +26,7 @@ use crate::settings::{Limits, Settings};
 /// What the querier is built from.
 pub struct Parts {
     /// The index.
-    pub group: Arc<IndexGroup>,
+    pub group: IndexGroup,
     /// Where blocks lie.
     pub bucket: Arc<Bucket>,
     /// Reads heads.
@@ -39,7 +39,7 @@ pub struct Parts {
 
 /// What every query shares.
 pub(crate) struct Shared {
-    group: Arc<IndexGroup>,
+    group: IndexGroup,
     pub(crate) heads: Arc<dyn HeadReader>,
     clock: Arc<dyn Clock>,
     pub(crate) blocks: Blocks,
@@ -180,6 +180,7 @@ impl Querier {
         options: &QueryOptions,
     ) -> Result<LabelsAnswer<Labels>, QueryError> {
         let look = async |gather: &Gather<'_>| {
+            gather.check_quarantined(range)?;
             let mut found = BTreeSet::new();
             for matchers in selectors {
                 gather.each_series(matchers, range, &mut |labels| {
@@ -202,6 +203,7 @@ impl Querier {
         options: &QueryOptions,
     ) -> Result<LabelsAnswer<String>, QueryError> {
         let look = async |gather: &Gather<'_>| {
+            gather.check_quarantined(range)?;
             let mut names = BTreeSet::new();
             for matchers in or_all(selectors) {
                 let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
@@ -210,8 +212,10 @@ impl Querier {
                     let found = self.shared.blocks.ask(&block, question).await.map_err(block_stop);
                     names.extend(gather.or_warn(found)?);
                 }
-                let mut note = |labels: Labels| names.extend(labels.iter().map(|(name, _)| name.to_owned()));
-                gather.each_head_series(&matchers, range, &mut note).await?;
+                for plan in gather.heads() {
+                    let found = self.shared.heads.label_names(plan, tenant, &matchers, range).await;
+                    names.extend(gather.or_warn(found.map_err(head_stop))?);
+                }
             }
             Ok(names)
         };
@@ -229,6 +233,7 @@ impl Querier {
         options: &QueryOptions,
     ) -> Result<LabelsAnswer<String>, QueryError> {
         let look = async |gather: &Gather<'_>| {
+            gather.check_quarantined(range)?;
             let mut values = BTreeSet::new();
             for matchers in or_all(selectors) {
                 let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
@@ -237,8 +242,10 @@ impl Querier {
                     let found = self.shared.blocks.ask(&block, question).await.map_err(block_stop);
                     values.extend(gather.or_warn(found)?);
                 }
-                let mut note = |labels: Labels| values.extend(labels.get(name).map(str::to_owned));
-                gather.each_head_series(&matchers, range, &mut note).await?;
+                for plan in gather.heads() {
+                    let found = self.shared.heads.label_values(plan, tenant, name, &matchers, range).await;
+                    values.extend(gather.or_warn(found.map_err(head_stop))?);
+                }
             }
             Ok(values)
         };
@@ -293,16 +300,6 @@ impl Gather<'_> {
             let found = self.shared.blocks.ask(&block, question).await.map_err(block_stop);
             self.or_warn(found)?.into_iter().for_each(&mut *note);
         }
-        self.each_head_series(matchers, range, note).await
-    }
-
-    async fn each_head_series(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        note: &mut impl FnMut(Labels),
-    ) -> Result<(), Stop> {
-        self.check_quarantined(range)?;
         for plan in self.heads() {
             let found = self.shared.heads.series(plan, self.tenant, matchers, range).await.map_err(head_stop);
             self.or_warn(found)?.into_iter().for_each(&mut *note);
