@@ -138,7 +138,7 @@ impl Adoption {
         while let Some(a) = attempt {
             match self.shared.parts.bucket.get(&ObjectKey::Segment { writer: self.id, n, attempt: a }).await {
                 Ok(object) => return Ok(Some(object)),
-                Err(e) if e.is_not_found() => attempt = attempts.next(),
+                Err(e) if e.kind() == bucket::ErrorKind::NotFound => attempt = attempts.next(),
                 Err(e) if e.is_temporary() => {
                     warn!(writer = %self.id, segment = n, error = chain(&e), "segment not fetched, trying again");
                     self.shared.parts.clock.sleep(delay).await;
