@@ -139,7 +139,7 @@ impl Adoption {
             match self.shared.parts.bucket.get(&ObjectKey::Segment { writer: self.id, n, attempt: a }).await {
                 Ok(object) => return Ok(Some(object)),
                 Err(e) if e.kind() == bucket::ErrorKind::NotFound => attempt = attempts.next(),
-                Err(e) if e.is_temporary() => {
+                Err(e) if e.kind() == bucket::ErrorKind::Unavailable => {
                     warn!(writer = %self.id, segment = n, error = chain(&e), "segment not fetched, trying again");
                     self.shared.parts.clock.sleep(delay).await;
                     delay = (delay * 2).min(RETRY_DELAY_MAX);

@@ -30,7 +30,7 @@ impl Process {
     async fn start_with(folder: &std::path::Path, settings: Settings) -> Process {
         let (clock, registry) = (SystemClock::shared(), Registry::new());
         let group = open_group(folder, clock.clone(), registry.clone());
-        let bucket = open_bucket(folder, clock.clone(), registry.clone());
+        let bucket = open_bucket(folder, clock.clone(), &registry).await;
         let tasks = Tasks::new(Shutdown::new());
         let parts = Parts {
             group: group.clone(),
@@ -107,8 +107,8 @@ fn open_group(folder: &std::path::Path, clock: Arc<dyn runtime::Clock>, registry
     IndexGroup::open(&folder, consensus::Settings::default(), machine, parts, || Index::new(CLUSTER, 1)).unwrap()
 }
 
-fn open_bucket(folder: &std::path::Path, clock: Arc<dyn runtime::Clock>, registry: Registry) -> Arc<Bucket> {
-    Arc::new(Bucket::open(&folder.join("bucket"), clock, registry).unwrap())
+async fn open_bucket(folder: &std::path::Path, clock: Arc<dyn runtime::Clock>, registry: &Registry) -> Arc<Bucket> {
+    Arc::new(Bucket::open(&folder.join("bucket"), clock, registry).await.unwrap())
 }
 
 fn labels(name: &str) -> Labels {

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use consensus::ProposeError;
 use head::Head;
 use index::{Applied, BlockId, BlockMeta, Command, Entry, Refused, SegmentMeta};
 use model::{ObjectKey, Right, SegmentNumber, WriterId};
@@ -371,7 +372,7 @@ pub(crate) async fn propose(shared: &Shared, command: Command) -> Result<Result<
     loop {
         match shared.parts.group.propose(entry.clone()).await {
             Ok(applied) => return Ok(applied),
-            Err(e) if e.is_temporary() => {
+            Err(e) if e.kind() == consensus::ErrorKind::Unavailable && !matches!(e, ProposeError::Closed) => {
                 warn!(error = chain(&e), entry = what, "entry not committed, trying again");
                 *shared.failing.lock() = Some(format!("writes fail: the index takes no entries: {}", chain(&e)));
                 shared.parts.clock.sleep(delay).await;
