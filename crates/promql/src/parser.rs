@@ -28,9 +28,13 @@ use crate::literal::{parse_number, quote, unquote};
 /// The longest text that is parsed. Dashboards stay below some ten kilobytes; this leaves room for generated ones.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// The height of the highest tree. Each operator of a chain such as `a + b + c` adds one, as each parenthesis does.
-/// Whoever walks a tree recursively takes up stack by it: 256 levels fit into the 2 MiB of an ordinary thread.
+/// The height of the highest tree: each operator of a chain such as `a + b + c` adds one, as each parenthesis does.
+/// Whoever walks a tree recursively pays for it in stack; a thread has 2 MiB as a rule.
 pub const HEIGHT_MAX: u32 = 256;
+
+/// How deep parentheses, calls, signs and right operands may lie in one another. Fewer than [`HEIGHT_MAX`], as here the
+/// parser itself recurses: without optimization it was seen to take 9 KiB a level, and a walk of the tree 2.5 KiB.
+const NESTING_MAX: u32 = 128;
 
 /// The most matchers with a regular expression in one text: compiled, each may take some megabytes.
 const REGEXES_MAX: usize = 512;
@@ -185,21 +189,24 @@ impl<'a> Parser<'a> {
 
     /// Wraps an expression over trees of which the highest has the height `below`.
     fn node(&self, expr: Expr, below: u32) -> Result<Node, ParseError> {
-        if below >= HEIGHT_MAX {
-            return Err(self.too_deep(expr.position()));
-        }
-        Ok(Node { expr, height: below + 1 })
+        let height = self.height_over(below, expr.position())?;
+        Ok(Node { expr, height })
     }
 
-    fn too_deep(&self, position: PositionRange) -> ParseError {
-        self.error(position, format!("nested or chained too deeply, {HEIGHT_MAX} levels are allowed"))
+    /// The height of a tree over others of which the highest has the height `below`.
+    fn height_over(&self, below: u32, position: PositionRange) -> Result<u32, ParseError> {
+        if below >= HEIGHT_MAX {
+            let message = format!("more than {HEIGHT_MAX} operators or parentheses lie in one another");
+            return Err(self.error(position, message));
+        }
+        Ok(below + 1)
     }
 
     /// Counts one more level of the parser's own recursion, while `parse` runs.
     fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, ParseError>) -> Result<T, ParseError> {
-        if self.depth >= HEIGHT_MAX {
+        if self.depth >= NESTING_MAX {
             let position = self.peek()?.position;
-            return Err(self.too_deep(position));
+            return Err(self.error(position, format!("nested more than {NESTING_MAX} levels deep")));
         }
         self.depth += 1;
         let parsed = parse(self);

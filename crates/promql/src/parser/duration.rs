@@ -40,12 +40,14 @@ impl Parser<'_> {
 
     fn see_duration(&mut self, context: &str, expected: &str) -> Result<(), ParseError> {
         let token = self.peek()?;
-        let starts_duration = match token.kind {
-            TokenKind::Number | TokenKind::Duration | TokenKind::LeftParen => true,
-            TokenKind::Operator(BinaryOp::Add | BinaryOp::Sub) => true,
-            TokenKind::Keyword(Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf) => true,
-            _ => false,
-        };
+        let starts_duration = matches!(
+            token.kind,
+            TokenKind::Number
+                | TokenKind::Duration
+                | TokenKind::LeftParen
+                | TokenKind::Operator(BinaryOp::Add | BinaryOp::Sub)
+                | TokenKind::Keyword(Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf)
+        );
         if starts_duration { Ok(()) } else { Err(self.unexpected(token, context, expected)) }
     }
 
@@ -164,10 +166,8 @@ impl Parser<'_> {
     }
 
     fn duration_node(&self, expr: DurationExpr, below: u32) -> Result<Node, ParseError> {
-        if below >= super::HEIGHT_MAX {
-            return Err(self.too_deep(expr.position()));
-        }
-        Ok(Node { expr, height: below + 1 })
+        let height = self.height_over(below, expr.position())?;
+        Ok(Node { expr, height })
     }
 
     fn in_range(&self, literal: NumberLiteral, token: Token) -> Result<NumberLiteral, ParseError> {

@@ -8,6 +8,7 @@ use super::{Node, Parser, is_metric_name, signed};
 use crate::ast::{At, BinaryOp, Expr, Extent, MatrixSelector, PositionRange, RangeMode, Subquery, VectorSelector};
 use crate::error::ParseError;
 use crate::lexer::{Keyword, Token, TokenKind};
+use crate::literal::format_number;
 
 const IN_MATCHERS: &str = "label matching";
 const IN_LABELS: &str = "label set";
@@ -237,9 +238,10 @@ impl Parser<'_> {
         }
         let literal = self.number(token)?;
         let seconds = signed(literal, negate, token.position.start).value;
-        // Both ends of the 64 bits are out of bounds too; NaN is not inside either.
-        if !(seconds.abs() < i64::MAX as f64) {
-            let message = format!("timestamp out of bounds for @ modifier: {}", crate::literal::format_number(seconds));
+        // Both ends of the 64 bits are out of bounds too.
+        if seconds.is_nan() || seconds.abs() >= i64::MAX as f64 {
+            let seconds = if seconds.is_finite() { format!("{seconds:.6}") } else { format_number(seconds) };
+            let message = format!("timestamp out of bounds for @ modifier: {seconds}");
             return Err(self.error(whole, message));
         }
         Ok(At::Timestamp((seconds * 1000.0).round() as i64))
