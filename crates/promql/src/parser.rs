@@ -12,6 +12,7 @@ mod matching;
 mod selector;
 
 use std::cmp::max;
+use std::mem::replace;
 
 use model::{Labels, Matcher};
 
@@ -67,7 +68,7 @@ pub fn parse_matchers(text: &str) -> Result<Vec<Matcher>, ParseError> {
     let selector = match token.kind {
         TokenKind::LeftBrace => parser.selector_in_braces(token, None)?,
         _ if is_metric_name(token.kind) => parser.selector(token)?,
-        _ => return Err(parser.unexpected(token, "", "")),
+        _ => return Err(parser.unexpected(token)),
     };
     parser.expect_end()?;
     Ok(selector.matchers)
@@ -100,6 +101,8 @@ struct Parser<'a> {
     end: u32,
     /// How many expressions are being parsed, each in the one before it.
     depth: u32,
+    /// What the errors about an unexpected token say they are in, and what was expected; both may be empty.
+    context: (&'static str, &'static str),
     regexes: usize,
 }
 
@@ -109,7 +112,7 @@ impl<'a> Parser<'a> {
             let message = format!("the text has {} bytes, more than the {TEXT_BYTES_MAX} that are allowed", text.len());
             return Err(ParseError::new(text, PositionRange::default(), message));
         }
-        Ok(Parser { text, lexer: Lexer::new(text), peeked: None, end: 0, depth: 0, regexes: 0 })
+        Ok(Parser { text, lexer: Lexer::new(text), peeked: None, end: 0, depth: 0, context: ("", ""), regexes: 0 })
     }
 
     fn peek(&mut self) -> Result<Token, ParseError> {
@@ -131,13 +134,18 @@ impl<'a> Parser<'a> {
         Ok(if self.peek()?.kind == kind { Some(self.next()?) } else { None })
     }
 
-    fn expect(&mut self, kind: TokenKind, context: &str, expected: &str) -> Result<Token, ParseError> {
+    fn expect(&mut self, kind: TokenKind) -> Result<Token, ParseError> {
+        let (context, expected) = self.context;
+        self.expect_in(kind, context, expected)
+    }
+
+    fn expect_in(&mut self, kind: TokenKind, context: &str, expected: &str) -> Result<Token, ParseError> {
         let token = self.next()?;
-        if token.kind == kind { Ok(token) } else { Err(self.unexpected(token, context, expected)) }
+        if token.kind == kind { Ok(token) } else { Err(self.unexpected_in(token, context, expected)) }
     }
 
     fn expect_end(&mut self) -> Result<(), ParseError> {
-        self.expect(TokenKind::End, "", "").map(|_| ())
+        self.expect(TokenKind::End).map(|_| ())
     }
 
     fn text_of(&self, token: Token) -> &'a str {
@@ -153,8 +161,14 @@ impl<'a> Parser<'a> {
         ParseError::new(self.text, position, message)
     }
 
-    /// An error in Prometheus's words: `unexpected <op:*> in CONTEXT, expected EXPECTED`; both may be empty.
-    fn unexpected(&self, token: Token, context: &str, expected: &str) -> ParseError {
+    /// An error about a token that has no place where the parser is.
+    fn unexpected(&self, token: Token) -> ParseError {
+        let (context, expected) = self.context;
+        self.unexpected_in(token, context, expected)
+    }
+
+    /// An error in Prometheus's words: `unexpected <op:*> in CONTEXT, expected EXPECTED`.
+    fn unexpected_in(&self, token: Token, context: &str, expected: &str) -> ParseError {
         let mut message = format!("unexpected {}", self.describe(token));
         if !context.is_empty() {
             message.push_str(" in ");
@@ -261,7 +275,7 @@ impl<'a> Parser<'a> {
                 let selector = self.selector(token)?;
                 self.node(Expr::Vector(Box::new(selector)), 0)
             }
-            _ => Err(self.unexpected(token, "", "")),
+            _ => Err(self.unexpected(token)),
         }
     }
 
@@ -297,7 +311,7 @@ impl<'a> Parser<'a> {
 
     fn paren(&mut self, open: Token) -> Result<Node, ParseError> {
         let Node { expr, height } = self.expr(0)?;
-        self.expect(TokenKind::RightParen, "", "")?;
+        self.expect(TokenKind::RightParen)?;
         let position = self.since(open.position.start);
         self.node(Expr::Paren(Box::new(Paren { expr, position })), height)
     }
@@ -342,7 +356,7 @@ impl<'a> Parser<'a> {
 
     /// Parses arguments in parentheses; returns the height of the highest with them.
     fn args(&mut self) -> Result<(Vec<Expr>, u32), ParseError> {
-        self.expect(TokenKind::LeftParen, "", "")?;
+        self.expect(TokenKind::LeftParen)?;
         let mut args = Vec::new();
         let mut height = 0;
         if self.take(TokenKind::RightParen)?.is_some() {
@@ -357,7 +371,7 @@ impl<'a> Parser<'a> {
                 return Err(self.error(comma.position, "trailing commas not allowed in function call args"));
             }
         }
-        self.expect(TokenKind::RightParen, "", "")?;
+        self.expect(TokenKind::RightParen)?;
         Ok((args, height))
     }
 
@@ -369,11 +383,9 @@ impl<'a> Parser<'a> {
 
     fn aggregate(&mut self, op: AggregateOp, name: Token) -> Result<Node, ParseError> {
         let before = self.grouping()?;
-        if self.peek()?.kind != TokenKind::LeftParen {
-            let token = self.next()?;
-            return Err(self.unexpected(token, "aggregation", ""));
-        }
+        let outer = replace(&mut self.context, ("aggregation", ""));
         let (mut args, height) = self.args()?;
+        self.context = outer;
         let grouping = if before.is_some() { before } else { self.grouping()? };
         let (without, grouping) = grouping.unwrap_or_default();
         let position = self.since(name.position.start);

@@ -39,7 +39,7 @@ fn without_positions(expr: &Expr) -> String {
 }
 
 /// What of `text` a part of its tree was written in.
-fn written<'t>(text: &'t str, position: PositionRange) -> &'t str {
+fn written(text: &str, position: PositionRange) -> &str {
     &text[position.start as usize..position.end as usize]
 }
 
@@ -159,8 +159,27 @@ fn durations_are_calculated_with() {
     check("a[1+2*3^2^-1]", "a[1 + 2 * 3 ^ 2 ^ -1]");
     check("a offset --5m", "a offset 5m");
     check("a offset -+step()", "a offset -step()");
+    check("a[5m:1e-9]", "a[5m:]");
     check("a[0.0015]", "a[1ms]");
     check_error("a[1/0]", "1:4: parse error: division by zero");
+}
+
+#[test]
+fn an_offset_ends_where_prometheus_ends_it() {
+    let type_and_offset = |text: &str| match parse(text).unwrap() {
+        Expr::Vector(selector) => format!("all: {}", selector.offset.unwrap()),
+        Expr::Binary(binary) => format!("{} of {}", binary.op.as_str(), binary.lhs),
+        other => panic!("{other}"),
+    };
+    let check = |text: &str, found: &str| assert_eq!(type_and_offset(text), found, "{text}");
+    check("a offset 5m + 3", "+ of a offset 5m");
+    check("a offset -step() ^ 3", "^ of a offset -step()");
+    check("a offset min_of(1, 2) * 3", "* of a offset min_of(1, 2)");
+    check("a offset -(5m) + 3", "+ of a offset -(5m)");
+    check("a offset (5m) + 3", "all: (5m) + 3");
+    check("a offset --5m ^ 2 + 3", "all: --5m ^ 2 + 3");
+    assert!(parse("a offset (5m) + b").is_err());
+    assert!(parse("a offset NaN").is_err());
 }
 
 #[test]
@@ -184,6 +203,24 @@ fn errors_name_line_and_column() {
         r#"a{x=~"("}"#,
         &format!("1:3: parse error: {}", Matcher::new("x", model::MatchOp::Regex, "(").unwrap_err()),
     );
+}
+
+#[test]
+fn errors_say_what_was_expected() {
+    check_error("sum(a b)", r#"1:7: parse error: unexpected identifier "b" in aggregation"#);
+    check_error("abs(a b)", r#"1:7: parse error: unexpected identifier "b""#);
+    let a_duration = "number, duration, step(), or range()";
+    let in_range = format!("in subquery or range selector, expected {a_duration}");
+    check_error("a[min_of(1)]", &format!(r#"1:11: parse error: unexpected ")" {in_range}"#));
+    check_error(
+        "sum(a[1m:*])",
+        r#"1:10: parse error: unexpected <op:*> in subquery selector, expected number, duration, step(), range(), or "]""#,
+    );
+    check_error(
+        "a offset b",
+        &format!(r#"1:10: parse error: unexpected identifier "b" in offset, expected {a_duration}"#),
+    );
+    check_error("a[1m] b", r#"1:7: parse error: unexpected identifier "b""#);
 }
 
 #[test]
