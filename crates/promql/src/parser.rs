@@ -6,6 +6,10 @@
 //!
 //! The text's length, the tree's height and the number of regular expressions are bounded, so that no text can exhaust
 //! the stack or the memory, here or in the functions that walk the tree after us.
+//!
+//! Where we differ from Prometheus, on purpose: labels and matchers must be UTF-8, as stored ones are (there, `{a="\xff"}`
+//! parses and matches nothing); a duration is never NaN; `0xee` and `a[step():1m]` are understood (there, the lexer
+//! stumbles over them); `info(a, {})` and `6s831ms` are printed so (there, as `info(a, )` and `6s830ms`).
 
 mod duration;
 mod matching;
@@ -282,7 +286,7 @@ impl<'a> Parser<'a> {
     fn number(&mut self, token: Token) -> Result<NumberLiteral, ParseError> {
         let text = self.text_of(token);
         let is_duration = token.kind == TokenKind::Duration;
-        let value = if is_duration { parse_duration(text).map(|ms| ms as f64 / 1000.0) } else { parse_number(text) };
+        let value = if is_duration { parse_duration(text).map(seconds) } else { parse_number(text) };
         let value = value.map_err(|message| self.error(token.position, message))?;
         Ok(NumberLiteral { value, is_duration, position: token.position })
     }
@@ -409,6 +413,11 @@ impl<'a> Parser<'a> {
         };
         self.error(position, message)
     }
+}
+
+/// A duration's seconds, to the last bit as Go works them out.
+fn seconds(ms: i64) -> f64 {
+    (ms / 1000) as f64 + (ms % 1000 * 1_000_000) as f64 / 1e9
 }
 
 /// Which operators bind more tightly: the higher. All but `^` bind to the left.
