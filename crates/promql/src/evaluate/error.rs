@@ -2,6 +2,7 @@
 
 use super::budget::{Interruption, OverBudget};
 use super::storage::StorageError;
+use crate::error::ParseError;
 
 /// Who has to act on an [`EvalError`], in the words of Prometheus's HTTP API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub enum EvalErrorKind {
 /// Why a query has no answer. The texts are Prometheus's, where it has the case.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
+    /// The text is no query.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
     /// What was asked makes no sense, whatever the data.
     #[error("{0}")]
     BadData(String),
@@ -51,7 +55,7 @@ impl EvalError {
     /// Who has to act.
     pub fn kind(&self) -> EvalErrorKind {
         match self {
-            EvalError::BadData(_) => EvalErrorKind::BadData,
+            EvalError::Parse(_) | EvalError::BadData(_) => EvalErrorKind::BadData,
             EvalError::Execution(_)
             | EvalError::TooManySamples
             | EvalError::OverBudget(_)

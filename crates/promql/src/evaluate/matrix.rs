@@ -181,11 +181,6 @@ impl<'a> Matrix<'a> {
         Ok(())
     }
 
-    /// Counts further bytes as held along with the rows.
-    pub fn hold(&mut self, bytes: usize) -> Result<(), EvalError> {
-        self.charge.raise(0, bytes)
-    }
-
     /// Leaves out series without samples, after cells were cleared in place.
     pub fn remove_empty(&mut self) {
         self.rows.retain(|row| !row.column.is_empty());

@@ -39,6 +39,7 @@ pub use result::{QueryResult, ResultSample, ResultSeries};
 pub use storage::{Hints, Selection, Storage, StorageError};
 
 use crate::ast::{Expr, ValueType};
+use crate::parser::parse;
 use budget::Account;
 use matrix::{Column, Matrix, Row};
 use plan::{Node, QueryTimes};
@@ -75,21 +76,18 @@ pub struct Query {
 }
 
 impl Query {
-    /// A query at one time. `text` is what `expr` was parsed from, for the positions in annotations.
-    pub fn of_instant(expr: Expr, text: &str, at: TimestampMs) -> Query {
-        Query { expr, text: text.to_owned(), start: at, end: at, interval: None }
+    /// A query at one time.
+    ///
+    /// Errors: a text that does not parse.
+    pub fn instant(text: &str, at: TimestampMs) -> Result<Query, EvalError> {
+        Ok(Query { expr: parse(text)?, text: text.to_owned(), start: at, end: at, interval: None })
     }
 
     /// A query at `start`, `start` + `step`, … up to `end`; milliseconds.
     ///
-    /// Errors: a step below 1, or an expression that is neither a scalar nor an instant vector.
-    pub fn of_range(
-        expr: Expr,
-        text: &str,
-        start: TimestampMs,
-        end: TimestampMs,
-        step: i64,
-    ) -> Result<Query, EvalError> {
+    /// Errors: a text that does not parse or is neither a scalar nor an instant vector, a step below 1.
+    pub fn range(text: &str, start: TimestampMs, end: TimestampMs, step: i64) -> Result<Query, EvalError> {
+        let expr = parse(text)?;
         if step < 1 {
             return Err(EvalError::BadData("zero or negative query resolution step widths are not accepted".to_owned()));
         }

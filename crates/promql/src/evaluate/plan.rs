@@ -3,6 +3,7 @@
 //! Here everything is worked out that depends on the query's times but on no data: duration expressions, `start()` and
 //! `end()`, the times at which subqueries are evaluated, what does not change from step to step and so is evaluated
 //! once, and which samples each selector needs. Each node is evaluated exactly once, at all its steps.
+//! The parser bounds a tree's height, so that walking it here and in the evaluation is bounded too.
 
 use model::{Matcher, TimeRange, TimestampMs};
 
@@ -154,7 +155,7 @@ pub(crate) struct QueryTimes {
 
 /// Plans `expr` for evaluation at `steps`.
 pub(crate) fn plan(expr: &Expr, times: QueryTimes, steps: Steps) -> Result<Node, EvalError> {
-    Planner { times }.node(expr, Place { steps, interval: times.interval, around: Around::default(), depth: 0 })
+    Planner { times }.node(expr, Place { steps, interval: times.interval, around: Around::default() })
 }
 
 /// Every selection in a plan, in the order they were written.
@@ -188,9 +189,6 @@ pub(crate) fn selections(node: &Node, out: &mut Vec<Selection>) {
     }
 }
 
-/// How deeply expressions may be nested: each level takes stack, when it is planned and when it is evaluated.
-const DEPTH_MAX: usize = 500;
-
 struct Planner {
     times: QueryTimes,
 }
@@ -202,7 +200,6 @@ struct Place<'e> {
     /// Of the closest subquery around, else the query's.
     interval: i64,
     around: Around<'e>,
-    depth: usize,
 }
 
 /// What is around a selector, for the storage's hints.
@@ -213,16 +210,14 @@ struct Around<'e> {
 }
 
 impl<'e> Place<'e> {
-    fn deeper(self, around: Around<'e>) -> Result<Place<'e>, EvalError> {
-        if self.depth == DEPTH_MAX {
-            return Err(EvalError::BadData(format!("the expression is nested more than {DEPTH_MAX} levels deep")));
-        }
-        Ok(Place { around, depth: self.depth + 1, ..self })
+    /// The same, but with something else around.
+    fn within(self, around: Around<'e>) -> Place<'e> {
+        Place { around, ..self }
     }
 
     /// Below something that is not an aggregation.
-    fn below(self) -> Result<Place<'e>, EvalError> {
-        self.deeper(Around { aggregate: None, ..self.around })
+    fn below(self) -> Place<'e> {
+        self.within(Around { aggregate: None, ..self.around })
     }
 }
 
@@ -239,14 +234,14 @@ impl Planner {
 
     fn changing(&self, expr: &Expr, place: Place<'_>) -> Result<Node, EvalError> {
         Ok(match expr {
-            Expr::Paren(paren) => self.changing(&paren.expr, place.deeper(place.around)?)?,
+            Expr::Paren(paren) => self.changing(&paren.expr, place)?,
             Expr::Number(literal) => Node::Number(literal.value),
             Expr::String(literal) => Node::Text(literal.value.clone()),
             Expr::Vector(selector) => Node::Select(Box::new(self.select(selector, place)?)),
             Expr::Matrix(selector) => Node::SelectRange(Box::new(self.select_range(selector, place)?)),
             Expr::Subquery(subquery) => Node::Subquery(Box::new(self.subquery(subquery, place)?)),
             Expr::Unary(unary) => {
-                let inner = self.node(&unary.expr, place.below()?)?;
+                let inner = self.node(&unary.expr, place.below())?;
                 if unary.negate { Node::Negate(Box::new(inner)) } else { inner }
             }
             Expr::Binary(binary) => self.binary(binary, place)?,
@@ -304,12 +299,12 @@ impl Planner {
         let multiple = interval.saturating_mul(after / interval);
         let start = if multiple <= after { multiple.saturating_add(interval) } else { multiple };
         let steps = Steps { start, end: frame.bounds(place.steps.last()).1, interval };
-        let inner = self.node(&subquery.expr, Place { steps, interval, ..place.below()? })?;
+        let inner = self.node(&subquery.expr, Place { steps, interval, ..place.below() })?;
         Ok(SubqueryNode { inner, steps, frame })
     }
 
     fn binary(&self, binary: &Binary, place: Place<'_>) -> Result<Node, EvalError> {
-        let place = place.deeper(Around::default())?;
+        let place = place.within(Around::default());
         let lhs = self.node(&binary.lhs, place)?;
         let rhs = self.node(&binary.rhs, place)?;
         let (op, return_bool, position) = (binary.op, binary.return_bool, binary.position.start);
@@ -334,9 +329,9 @@ impl Planner {
     }
 
     fn aggregate(&self, aggregate: &Aggregate, place: Place<'_>) -> Result<Node, EvalError> {
-        let place = place.deeper(Around { function: Some(aggregate.op.as_str()), aggregate: Some(aggregate) })?;
+        let place = place.within(Around { function: Some(aggregate.op.as_str()), aggregate: Some(aggregate) });
         let param = match &aggregate.param {
-            Some(param) => Some(self.arg(param, Place { around: Around::default(), ..place })?),
+            Some(param) => Some(self.arg(param, place.within(Around::default()))?),
             None => None,
         };
         let mut grouping = aggregate.grouping.clone();
@@ -364,7 +359,7 @@ impl Planner {
         if let Some(number) = number {
             return Ok(Node::Number(number));
         }
-        let inner = place.deeper(Around { function: Some(call.function.name()), aggregate: None })?;
+        let inner = place.within(Around { function: Some(call.function.name()), aggregate: None });
         let args = call.args.iter().map(|arg| self.arg(arg, inner)).collect::<Result<_, _>>()?;
         let reference = match call.args.first() {
             Some(first) if call.function == Function::Info => self.reference(first)?.unwrap_or_default(),
