@@ -9,6 +9,7 @@ use model::{Labels, LabelsBuilder, METRIC_NAME};
 
 use super::Evaluator;
 use super::error::EvalError;
+use super::functions::is_label_name;
 use super::go_format::{format_decimal, quote};
 use super::kahan::{KahanMean, KahanSum};
 use super::matrix::{Column, Matrix, Row};
@@ -36,10 +37,8 @@ impl<'a> Evaluator<'a> {
             _ => {}
         }
         let param = self.aggregate_param(aggregate, steps)?;
-        if aggregate.op == AggregateOp::Quantile {
-            if let Some(arg) = &aggregate.param {
-                self.check_quantiles(&param, arg);
-            }
+        if let (AggregateOp::Quantile, Some(arg)) = (aggregate.op, &aggregate.param) {
+            self.check_quantiles(&param, arg);
         }
         let matrix = self.vector(&aggregate.expr.node, steps)?;
         let mut out = self.matrix();
@@ -97,11 +96,31 @@ impl<'a> Evaluator<'a> {
             }
             AggregateOp::Min => {
                 ignored();
-                fold(rows, steps, |v| v, |min, v| if *min > v || min.is_nan() { *min = v }, |min| *min)
+                fold(
+                    rows,
+                    steps,
+                    |v| v,
+                    |min, v| {
+                        if *min > v || min.is_nan() {
+                            *min = v
+                        }
+                    },
+                    |min| *min,
+                )
             }
             AggregateOp::Max => {
                 ignored();
-                fold(rows, steps, |v| v, |max, v| if *max < v || max.is_nan() { *max = v }, |max| *max)
+                fold(
+                    rows,
+                    steps,
+                    |v| v,
+                    |max, v| {
+                        if *max < v || max.is_nan() {
+                            *max = v
+                        }
+                    },
+                    |max| *max,
+                )
             }
             AggregateOp::Stdvar => {
                 ignored();
@@ -182,7 +201,7 @@ impl<'a> Evaluator<'a> {
             Some(Node::Text(label)) => label.as_str(),
             _ => "",
         };
-        if label.is_empty() || label.contains('\u{fffd}') {
+        if !is_label_name(label) {
             return Err(EvalError::Execution(format!("invalid label name {}", quote(label))));
         }
         let matrix = self.vector(&aggregate.expr.node, steps)?;

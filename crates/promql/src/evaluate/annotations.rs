@@ -119,8 +119,7 @@ impl Annotations {
 
     pub(super) fn possible_non_counter(&mut self, metric: &str, position: u32) {
         let metric = quote(metric);
-        let text =
-            format!("metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {metric}");
+        let text = format!("metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {metric}");
         self.info(text, position);
     }
 
@@ -153,8 +152,7 @@ impl Annotations {
         const TEXT: &str = "input to histogram_quantile needed to be fixed for monotonicity \
             (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)";
         let entry = self.add(Severity::Info, format!("{TEXT}{}", for_metric(metric)), position);
-        let details =
-            entry.monotonicity.get_or_insert(MonotonicityDetails { forced, first: t, last: t, samples: 0 });
+        let details = entry.monotonicity.get_or_insert(MonotonicityDetails { forced, first: t, last: t, samples: 0 });
         details.samples += 1;
         details.first = details.first.min(t);
         details.last = details.last.max(t);

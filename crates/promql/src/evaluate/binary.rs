@@ -103,7 +103,9 @@ impl<'a> Evaluator<'a> {
         let right = self.vector(&binary.rhs, steps)?;
         let groups = match_groups(&left.rows, &right.rows, &binary.matching);
         let mut out = match binary.op {
-            BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => self.set_operation(binary.op, &left, &right, &groups, steps)?,
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => {
+                self.set_operation(binary.op, &left, &right, &groups, steps)?
+            }
             _ => Join { evaluator: self, binary, steps, left: &left, right: &right }.join(&groups)?,
         };
         // For one step series of one label set may go on side by side: a name that is still to be dropped may part them.
@@ -215,10 +217,8 @@ impl<'j, 'a> Join<'j, 'a> {
                 true => (rows(self.right, &group.right), rows(self.left, &group.left)),
             };
             self.check_one(&one, swapped)?;
-            let (fill_many, fill_one) = match swapped {
-                false => (matching.fill_left, matching.fill_right),
-                true => (matching.fill_right, matching.fill_left),
-            };
+            // As in Prometheus, sides are not swapped here: with group_right, fill_left fills the "many" side.
+            let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
             let mut pairs = Vec::new();
             for &many in &many {
                 pairs.extend(one.iter().map(|&one| Pair { many: Operand::Row(many), one: Operand::Row(one) }));
@@ -268,10 +268,10 @@ impl<'j, 'a> Join<'j, 'a> {
                     continue;
                 }
                 let outcome = self.operation(pair, i)?;
-                if let (Some(matched), Outcome::Value(_) | Outcome::Filtered) = (&mut matched, &outcome) {
-                    if std::mem::replace(&mut matched[i], true) {
-                        return Err(multiple_matches(is_one_to_one));
-                    }
+                if let (Some(matched), Outcome::Value(_) | Outcome::Filtered) = (&mut matched, &outcome)
+                    && std::mem::replace(&mut matched[i], true)
+                {
+                    return Err(multiple_matches(is_one_to_one));
                 }
                 if let Outcome::Value(v) = outcome {
                     column.set_float(i, v);
@@ -293,7 +293,8 @@ impl<'j, 'a> Join<'j, 'a> {
         for i in 0..self.steps.count() {
             let mut present = one.iter().filter(|row| row.column.is_present(i));
             let (Some(first), Some(second)) = (present.next(), present.next()) else { continue };
-            if !has_fill && !(has_samples(self.left, i) && has_samples(self.right, i)) {
+            let has_something_to_match = has_fill || (has_samples(self.left, i) && has_samples(self.right, i));
+            if !has_something_to_match {
                 continue;
             }
             let group = text_of(&matched_labels(&second.labels, matching));

@@ -7,7 +7,12 @@ use super::window::Window;
 use crate::ast::RangeMode;
 
 /// The value at `t` on the line through two points. Of a counter that was reset between them, the line begins at 0.
-pub(crate) fn interpolate(left: (TimestampMs, f64), right: (TimestampMs, f64), t: TimestampMs, is_counter: bool) -> f64 {
+pub(crate) fn interpolate(
+    left: (TimestampMs, f64),
+    right: (TimestampMs, f64),
+    t: TimestampMs,
+    is_counter: bool,
+) -> f64 {
     let start = if is_counter && right.1 < left.1 { 0.0 } else { left.1 };
     start + (right.1 - start) * (t - left.0) as f64 / (right.0 - left.0) as f64
 }

@@ -1,7 +1,5 @@
 //! Numbers and quoted texts as Go writes them, where Prometheus's answers hold them.
 
-use std::fmt::Write;
-
 /// The shortest decimal that reads back as `v`, never with an exponent: how label values from numbers are written.
 pub fn format_decimal(v: f64) -> String {
     if v.is_nan() {
@@ -16,13 +14,21 @@ pub fn format_decimal(v: f64) -> String {
 /// A sample's value as the HTTP API writes it: shortest, with an exponent below 10⁻⁶ and from 10²¹ on.
 pub fn format_sample_value(v: f64) -> String {
     let size = v.abs();
-    if v.is_finite() && size != 0.0 && !(1e-6..1e21).contains(&size) { with_exponent(v, None) } else { format_decimal(v) }
+    if v.is_finite() && size != 0.0 && !(1e-6..1e21).contains(&size) {
+        with_exponent(v, None)
+    } else {
+        format_decimal(v)
+    }
 }
 
 /// Go's `%g`: shortest, with an exponent below 10⁻⁴ and from 10⁶ on.
 pub(crate) fn format_g(v: f64) -> String {
     let size = v.abs();
-    if v.is_finite() && size != 0.0 && !(1e-4..1e6).contains(&size) { with_exponent(v, None) } else { format_decimal(v) }
+    if v.is_finite() && size != 0.0 && !(1e-4..1e6).contains(&size) {
+        with_exponent(v, None)
+    } else {
+        format_decimal(v)
+    }
 }
 
 /// As OpenMetrics writes a number: Go's `%g`, with ".0" behind an integer.
@@ -64,29 +70,9 @@ fn trim_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
-/// Go's `%q`: in double quotes; control characters and what can't be printed are escaped.
+/// A text as Go quotes it.
 pub(crate) fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{b}' => out.push_str("\\v"),
-            '\u{c}' => out.push_str("\\f"),
-            // Writing to a string can't fail.
-            c if c.is_control() && (c as u32) < 0x80 => drop(write!(out, "\\x{:02x}", c as u32)),
-            c if c.is_control() => drop(write!(out, "\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+    crate::literal::quote(text.as_bytes())
 }
 
 #[cfg(test)]
@@ -95,12 +81,21 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_go_does() {
-        assert_eq!(["NaN", "+Inf", "-Inf", "0.1"], [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.1].map(format_decimal)[..]);
+        assert_eq!(
+            ["NaN", "+Inf", "-Inf", "0.1"],
+            [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.1].map(format_decimal)[..]
+        );
         assert_eq!(format_decimal(1e21), "1000000000000000000000");
         assert_eq!(format_decimal(-0.0), "-0");
-        assert_eq!(["1e+21", "1e-07", "0.000001", "123456789"], [1e21, 1e-7, 1e-6, 123456789.0].map(format_sample_value)[..]);
+        assert_eq!(
+            ["1e+21", "1e-07", "0.000001", "123456789"],
+            [1e21, 1e-7, 1e-6, 123456789.0].map(format_sample_value)[..]
+        );
         assert_eq!(["1e-05", "1.23456789e+08", "100000"], [1e-5, 123456789.0, 1e5].map(format_g)[..]);
-        assert_eq!(["1.2e+02", "2", "0.33", "1e-05"], [123.456, 2.0, 1.0 / 3.0, 1e-5].map(|v| format_g_digits(v, 2))[..]);
+        assert_eq!(
+            ["1.2e+02", "2", "0.33", "1e-05"],
+            [123.456, 2.0, 1.0 / 3.0, 1e-5].map(|v| format_g_digits(v, 2))[..]
+        );
         assert_eq!(["1.0", "0.99", "1e-05"], [1.0, 0.99, 1e-5].map(format_open_metrics)[..]);
     }
 

@@ -89,7 +89,9 @@ impl Query {
     pub fn range(text: &str, start: TimestampMs, end: TimestampMs, step: i64) -> Result<Query, EvalError> {
         let expr = parse(text)?;
         if step < 1 {
-            return Err(EvalError::BadData("zero or negative query resolution step widths are not accepted".to_owned()));
+            return Err(EvalError::BadData(
+                "zero or negative query resolution step widths are not accepted".to_owned(),
+            ));
         }
         let kind = expr.value_type();
         if !matches!(kind, ValueType::Scalar | ValueType::Vector) {

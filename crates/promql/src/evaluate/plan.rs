@@ -531,9 +531,10 @@ fn is_invariant(expr: &Expr) -> bool {
         Expr::Aggregate(aggregate) => is_invariant(&aggregate.expr),
         Expr::Call(call) => match call.function {
             Function::Start | Function::End | Function::Range | Function::Step => true,
-            Function::Timestamp => {
-                call.args.iter().all(|arg| matches!(without_parens(arg), Expr::Vector(selector) if selector.at.is_some()))
-            }
+            Function::Timestamp => call
+                .args
+                .iter()
+                .all(|arg| matches!(without_parens(arg), Expr::Vector(selector) if selector.at.is_some())),
             function => !depends_on_time(function) && call.args.iter().all(is_invariant),
         },
     }

@@ -3,9 +3,9 @@
 use model::{Labels, Samples, TimestampMs, Value};
 
 use super::error::EvalError;
+use super::extended::extend_floats;
 use super::matrix::Matrix;
 use super::steps::Steps;
-use super::extended::extend_floats;
 use super::window::{Frame, RangeSeries, RangeVector};
 use crate::ast::RangeMode;
 
@@ -69,7 +69,8 @@ impl QueryResult {
 
     pub(super) fn matrix(matrix: Matrix<'_>, steps: Steps) -> QueryResult {
         let series = matrix.rows.iter().map(|row| {
-            let samples = steps.iter().enumerate().filter_map(|(i, t)| Some(model::Sample { t, v: row.column.value(i)? }));
+            let samples =
+                steps.iter().enumerate().filter_map(|(i, t)| Some(model::Sample { t, v: row.column.value(i)? }));
             ResultSeries { labels: row.labels.clone(), samples: samples.collect() }
         });
         QueryResult::sorted(series.collect())

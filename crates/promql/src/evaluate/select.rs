@@ -6,11 +6,11 @@ use model::{Labels, Samples, TimestampMs, Value, is_stale};
 
 use super::Evaluator;
 use super::error::EvalError;
+use super::extended::interpolate;
 use super::matrix::{Column, Matrix, Row};
 use super::plan::{Select, SelectRange};
 use super::steps::Steps;
 use super::storage::Selection;
-use super::extended::interpolate;
 use super::window::{Points, RangeSeries, RangeVector};
 
 impl<'a> Evaluator<'a> {

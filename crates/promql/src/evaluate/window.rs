@@ -250,8 +250,10 @@ mod tests {
 
     #[test]
     fn windows_are_open_to_the_left_and_skip_stale_markers() {
-        let samples: Samples =
-            [(0, 0.0), (10, 1.0), (20, stale_marker()), (30, 3.0), (40, 4.0)].map(|(t, v)| Sample::float(t, v)).into_iter().collect();
+        let samples: Samples = [(0, 0.0), (10, 1.0), (20, stale_marker()), (30, 3.0), (40, 4.0)]
+            .map(|(t, v)| Sample::float(t, v))
+            .into_iter()
+            .collect();
         let points = Points::from_samples(Arc::new(samples));
         let account = Account::new(&Unlimited, 100);
         let frame = Frame { range: 20, offset: 0, at: None, mode: RangeMode::Plain, lookback: 100 };
@@ -263,8 +265,7 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        let expected =
-            [(20, vec![1.0]), (30, vec![3.0]), (40, vec![3.0, 4.0]), (50, vec![4.0])];
+        let expected = [(20, vec![1.0]), (30, vec![3.0]), (40, vec![3.0, 4.0]), (50, vec![4.0])];
         assert_eq!(seen, expected);
     }
 }

@@ -37,9 +37,7 @@ fn xxhash64(bytes: &[u8]) -> u64 {
         }
         let rotated = lanes.iter().zip([1, 7, 12, 18]).map(|(lane, by)| lane.rotate_left(by));
         let mixed = rotated.fold(0, u64::wrapping_add);
-        lanes.iter().fold(mixed, |hash, &lane| {
-            (hash ^ round(0, lane)).wrapping_mul(PRIME_1).wrapping_add(PRIME_4)
-        })
+        lanes.iter().fold(mixed, |hash, &lane| (hash ^ round(0, lane)).wrapping_mul(PRIME_1).wrapping_add(PRIME_4))
     };
     hash = hash.wrapping_add(bytes.len() as u64);
     let mut words = stripes.remainder().chunks_exact(8);

@@ -32,7 +32,9 @@ impl<'a> Evaluator<'a> {
         let mut out = self.matrix();
         self.for_each_histogram(&call.args[1], call, steps, |histogram, buckets_at| {
             let mut column = Column::absent(steps.count());
-            buckets_at(&mut |i, buckets| column.set_float(i, self.quantile_of(q[i], buckets, histogram, steps.at(i), &call.args[1])));
+            buckets_at(&mut |i, buckets| {
+                column.set_float(i, self.quantile_of(q[i], buckets, histogram, steps.at(i), &call.args[1]))
+            });
             out.push(Row { labels: histogram.labels.clone(), drop_name: true, column })
         })?;
         Ok(out)

@@ -22,7 +22,8 @@ impl<'a> Evaluator<'a> {
     pub(super) fn info(&self, call: &CallNode, steps: Steps) -> Result<Matrix<'a>, EvalError> {
         let base = self.vector(&call.args[0].node, steps)?;
         let selector: &[Matcher] = call.args.get(1).map_or(&[], |arg| &arg.matchers);
-        let (names, data): (Vec<_>, Vec<_>) = selector.iter().cloned().partition(|matcher| matcher.name() == METRIC_NAME);
+        let (names, data): (Vec<_>, Vec<_>) =
+            selector.iter().cloned().partition(|matcher| matcher.name() == METRIC_NAME);
         let names = info_names(names)?;
         // An info series is not enriched itself.
         let is_info: Vec<bool> =
@@ -123,7 +124,11 @@ fn identity_of(labels: &Labels) -> [Option<String>; 2] {
 /// For each signature, at each step, the info series whose sample is the newest.
 ///
 /// Errors: two have the newest, at a step at which there is something to enrich.
-fn newest(base: &Matrix<'_>, info: &Matrix<'_>, steps: Steps) -> Result<BTreeMap<Signature, Vec<Option<usize>>>, EvalError> {
+fn newest(
+    base: &Matrix<'_>,
+    info: &Matrix<'_>,
+    steps: Steps,
+) -> Result<BTreeMap<Signature, Vec<Option<usize>>>, EvalError> {
     let mut all: BTreeMap<Signature, Vec<Option<usize>>> = BTreeMap::new();
     for (row, series) in info.rows.iter().enumerate() {
         let signature = (series.labels.metric_name().to_owned(), identity_of(&series.labels));

@@ -12,9 +12,8 @@ impl<'a> Evaluator<'a> {
     /// `label_replace(v, destination, replacement, source, regex)`
     pub(super) fn label_replace(&self, call: &CallNode, steps: Steps) -> Result<Matrix<'a>, EvalError> {
         let [destination, replacement, source, regex] = [1, 2, 3, 4].map(|i| text(call, i));
-        let pattern = Pattern::new(regex).map_err(|_| {
-            EvalError::Execution(format!("invalid regular expression in label_replace(): {regex}"))
-        })?;
+        let pattern = Pattern::new(regex)
+            .map_err(|_| EvalError::Execution(format!("invalid regular expression in label_replace(): {regex}")))?;
         check_name(destination, "destination label name in label_replace()")?;
         let template = Template::parse(replacement);
         let mut matrix = self.vector(&call.args[0].node, steps)?;
@@ -62,9 +61,13 @@ fn text(call: &CallNode, i: usize) -> &str {
     }
 }
 
-/// Any UTF-8 is a label's name, but for none at all.
 fn check_name(name: &str, what: &str) -> Result<(), EvalError> {
-    if name.is_empty() { Err(EvalError::Execution(format!("invalid {what}: {name}"))) } else { Ok(()) }
+    if is_label_name(name) { Ok(()) } else { Err(EvalError::Execution(format!("invalid {what}: {name}"))) }
+}
+
+/// Any UTF-8 is a label's name, but for none at all. What was not UTF-8 in the query has become U+FFFD.
+pub(in super::super) fn is_label_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(char::REPLACEMENT_CHARACTER)
 }
 
 /// A replacement text, cut up at `$1`, `${1}`, `$name`, `${name}` and `$$` as Go's regexp does.

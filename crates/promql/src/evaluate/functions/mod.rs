@@ -12,6 +12,8 @@ mod regression;
 
 use model::Labels;
 
+pub(super) use label::is_label_name;
+
 use super::Evaluator;
 use super::date::DateTime;
 use super::error::EvalError;

@@ -68,10 +68,9 @@ impl<'a> Evaluator<'a> {
                     all.invalid_quantile(q, position);
                 }
                 let is_counted = matches!(call.function, Function::Rate | Function::Increase);
-                if is_counted && !name.is_empty() && !COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
-                    if !column.is_empty() {
-                        all.possible_non_counter(name, position);
-                    }
+                let is_named_so = COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+                if is_counted && !name.is_empty() && !is_named_so && !column.is_empty() {
+                    all.possible_non_counter(name, position);
                 }
             });
             let drop_name = !keeps_name || series.drop_name;
@@ -91,10 +90,9 @@ impl<'a> Evaluator<'a> {
 fn check_mode(function: Function, mode: RangeMode) -> Result<(), EvalError> {
     let (name, functions): (_, &[Function]) = match mode {
         RangeMode::Plain => return Ok(()),
-        RangeMode::Anchored => (
-            "anchored",
-            &[Function::Changes, Function::Delta, Function::Increase, Function::Rate, Function::Resets],
-        ),
+        RangeMode::Anchored => {
+            ("anchored", &[Function::Changes, Function::Delta, Function::Increase, Function::Rate, Function::Resets])
+        }
         RangeMode::Smoothed => ("smoothed", &[Function::Delta, Function::Increase, Function::Rate]),
     };
     if functions.contains(&function) {
@@ -247,7 +245,8 @@ fn transitions<'k>(function: Function, mode: RangeMode, counts: impl Fn(f64, f64
         let mut count = values.windows(2).filter(|pair| counts(pair[0], pair[1])).count();
         if !histogram_times.is_empty() {
             // Each float that lies alone between histograms, and so on: walk both lists in the order of time.
-            let mut kinds: Vec<(TimestampMs, Option<f64>)> = times.iter().copied().zip(values.iter().copied().map(Some)).collect();
+            let mut kinds: Vec<(TimestampMs, Option<f64>)> =
+                times.iter().copied().zip(values.iter().copied().map(Some)).collect();
             kinds.extend(histogram_times.iter().map(|&t| (t, None)));
             kinds.sort_by_key(|(t, _)| *t);
             count = 0;
@@ -264,10 +263,7 @@ fn transitions<'k>(function: Function, mode: RangeMode, counts: impl Fn(f64, f64
 }
 
 /// The samples of a window; of an anchored one those from the last before its beginning on, or None if no other follows.
-fn from_anchor<'w>(
-    window: &Window<'w>,
-    mode: RangeMode,
-) -> Option<(&'w [TimestampMs], &'w [f64], &'w [TimestampMs])> {
+fn from_anchor<'w>(window: &Window<'w>, mode: RangeMode) -> Option<(&'w [TimestampMs], &'w [f64], &'w [TimestampMs])> {
     let Window { times, values, histogram_times, start, .. } = *window;
     if mode != RangeMode::Anchored {
         return Some((times, values, histogram_times));

@@ -89,11 +89,7 @@ pub(super) fn range_seconds(ms: i64) -> f64 {
 }
 
 /// The change between the last two of a window's samples; of a counter per second, and from 0 if it was reset.
-pub(super) fn between_last_two(
-    before: (TimestampMs, f64),
-    last: (TimestampMs, f64),
-    is_rate: bool,
-) -> Option<f64> {
+pub(super) fn between_last_two(before: (TimestampMs, f64), last: (TimestampMs, f64), is_rate: bool) -> Option<f64> {
     let interval = last.0 - before.0;
     if interval == 0 {
         return None;
