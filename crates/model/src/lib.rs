@@ -9,6 +9,7 @@ mod histogram;
 mod labels;
 mod matcher;
 mod merge;
+mod metadata;
 mod object_key;
 mod pattern;
 mod revision;
@@ -21,6 +22,7 @@ pub use histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Counts, Histogram, 
 pub use labels::{LabelError, Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use merge::greater;
+pub use metadata::{Metadata, MetricKind};
 pub use object_key::{ObjectKey, ObjectKeyError, Right};
 pub use pattern::{Pattern, PatternError};
 pub use revision::{Incarnation, Lease, Revision, SegmentNumber, WriterId};
