@@ -3,6 +3,8 @@
 //! It also settles what the grammar leaves open: set operators pair many with many, and an operation without two
 //! instant vectors pairs nothing.
 
+use std::collections::HashSet;
+
 use model::{METRIC_NAME, Matcher};
 
 use crate::ast::{
@@ -224,7 +226,9 @@ impl Checker<'_> {
 }
 
 fn label_matched_and_included(matching: &VectorMatching) -> Option<&String> {
-    matching.labels.iter().find(|label| matching.on && matching.include.contains(label))
+    // A set, as both lists may be as long as a text.
+    let include: HashSet<_> = matching.include.iter().collect();
+    matching.labels.iter().find(|label| matching.on && include.contains(label))
 }
 
 fn has_fill(matching: &VectorMatching) -> bool {
