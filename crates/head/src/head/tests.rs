@@ -111,7 +111,9 @@ fn any_value() -> impl Strategy<Value = Value> {
     ]
 }
 
-fn any_segments() -> impl Strategy<Value = Vec<(Vec<(u32, i64, Value)>, bool)>> {
+type Arrivals = Vec<(u32, i64, Value)>;
+
+fn any_segments() -> impl Strategy<Value = Vec<(Arrivals, bool)>> {
     // Few timestamps and series, so that duplicates and disorder abound.
     let sample = (0u32..40, (0i64..12).prop_map(|t| t * 10), any_value());
     prop::collection::vec((prop::collection::vec(sample, 0..60), any::<bool>()), 0..8)
