@@ -6,6 +6,7 @@
 //!
 //! This crate knows nothing of metrics stores: no series, no segments, no settings.
 
+mod append_file;
 mod clock;
 mod data_dir;
 mod files;
@@ -15,6 +16,7 @@ mod random;
 mod shutdown;
 mod tasks;
 
+pub use append_file::AppendFile;
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, TimedOut, timeout};
 pub use data_dir::{DataDir, DataDirError};
 pub use files::{create_folder, free_bytes, sync_folder, write_atomically};
