@@ -8,6 +8,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this crate is the door that the others go through")]
 
+mod append_file;
 mod clock;
 mod data_dir;
 mod files;
@@ -17,6 +18,7 @@ mod random;
 mod shutdown;
 mod tasks;
 
+pub use append_file::AppendFile;
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, TimedOut, timeout};
 pub use data_dir::{DataDir, DataDirError};
 pub use files::{create_folder, free_bytes, sync_folder, write_atomically};
