@@ -15,6 +15,7 @@ pub mod memory;
 pub mod metrics;
 mod random;
 mod shutdown;
+mod sockets;
 mod tasks;
 
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, TimedOut, timeout};
@@ -23,4 +24,5 @@ pub use files::{create_folder, free_bytes, sync_folder, write_atomically};
 pub use metrics::{Counter, Counters, Gauge, GaugeF64, Gauges, Histogram, Histograms, Registry};
 pub use random::{Random, RandomError};
 pub use shutdown::{Shutdown, Stage, StopReason};
+pub use sockets::{ListenError, listen};
 pub use tasks::{Tasks, blocking, panic_message, spawn};
