@@ -143,6 +143,8 @@ pub fn start_vmagent(program: &Path, scrape_interval: &str, urls: &[String]) -> 
         .arg("-httpListenAddr=127.0.0.1:0")
         .arg(format!("-promscrape.config={}", file.display()))
         .arg("-promscrape.fileSDCheckInterval=1s")
+        // One queue sends in order, which a Prometheus that receives needs.
+        .arg("-remoteWrite.queues=1")
         .arg(format!("-remoteWrite.tmpDataPath={}", folder.path().join("queue").display()))
         .args(urls.iter().map(|url| format!("-remoteWrite.url={url}")));
     Agent::start("vmagent", command, folder, "/health")

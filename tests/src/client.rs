@@ -66,7 +66,9 @@ impl Series {
 pub fn labels(name: &str, pairs: &[(&str, &str)]) -> Labels {
     let mut builder = LabelsBuilder::default();
     builder.set(METRIC_NAME, name);
-    pairs.iter().for_each(|(n, v)| drop(builder.set(n, v)));
+    for (name, value) in pairs {
+        builder.set(name, value);
+    }
     builder.build()
 }
 

@@ -100,6 +100,18 @@ impl Comparison {
     }
 }
 
+/// When the latest scrape of every target was, as `up` says; asked at a time so late that nothing is after it.
+pub fn scrape_times(server: &Client) -> Result<Vec<TimestampMs>> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
+    let answer = server.instant("timestamp(up)", now)?.map_err(|error| anyhow::anyhow!(error))?;
+    let Data::Vector(vector) = answer.data else { anyhow::bail!("timestamp(up) is {}", answer.data) };
+    let time = |(_, v): &(Labels, Value)| match v {
+        Value::Float(seconds) => Some((seconds * 1000.0).round() as i64),
+        Value::Histogram(_) => None,
+    };
+    Ok(vector.iter().filter_map(time).collect())
+}
+
 fn is_empty(answer: &Result<Answer, String>) -> bool {
     match answer {
         Ok(Answer { data: Data::Vector(vector), .. }) => vector.is_empty(),

@@ -5,6 +5,9 @@ use crate::settings::table::{GROUPS, Row};
 /// Columns of a terminal that the text keeps to.
 const WIDTH: usize = 100;
 
+/// A space that no line ends at.
+const UNBROKEN: char = '\u{a0}';
+
 const INTRODUCTION: &str = "\
 Bellrock stores metrics: agents push to it with Prometheus remote-write, Grafana and people query it
 with PromQL. What it has answered for is on disk.
@@ -33,7 +36,7 @@ pub fn text() -> String {
         text.push_str(&format!("\n{heading}\n"));
         for row in *rows {
             text.push_str(&format!("\n  {} {}{}\n", row.flag(), row.value, marks(row)));
-            let default = if row.default.is_empty() { String::new() } else { format!(" Default: {}.", row.default) };
+            let default = if row.default.is_empty() { String::new() } else { format!(" Default:{UNBROKEN}{}.", row.default) };
             wrap(&format!("{}{default}", row.help), "      ", &mut text);
         }
     }
@@ -55,14 +58,14 @@ fn marks(row: &Row) -> String {
 
 fn wrap(paragraph: &str, indent: &str, text: &mut String) {
     let mut column = 0;
-    for word in paragraph.split_whitespace() {
+    for word in paragraph.split(' ') {
         if column > 0 && column + 1 + word.len() > WIDTH {
             text.push('\n');
             column = 0;
         }
         let separator = if column == 0 { indent } else { " " };
         text.push_str(separator);
-        text.push_str(word);
+        text.push_str(&word.replace(UNBROKEN, " "));
         column += separator.len() + word.len();
     }
     text.push('\n');
