@@ -21,7 +21,7 @@ a variable, dashes become underscores in the file. The first of these that gives
 sizes and shares carry units: 250ms 30s 5m 1h30m 90d 2y, 512KiB 32MiB 2GiB, 50%.
 
   [reload]  SIGHUP applies a change; anything else needs a restart.
-  [tenant]  a tenant may have its own:  tenants: {team-a: {querier: {max_samples: 1000000}}}
+  [tenant]  a tenant may have its own:  tenants: {team-a: {ingester: {max_labels_per_series: 50}}}
 ";
 
 const END: &str = "\
@@ -36,7 +36,8 @@ pub fn text() -> String {
         text.push_str(&format!("\n{heading}\n"));
         for row in *rows {
             text.push_str(&format!("\n  {} {}{}\n", row.flag(), row.value, marks(row)));
-            let default = if row.default.is_empty() { String::new() } else { format!(" Default:{UNBROKEN}{}.", row.default) };
+            let default =
+                if row.default.is_empty() { String::new() } else { format!(" Default:{UNBROKEN}{}.", row.default) };
             wrap(&format!("{}{default}", row.help), "      ", &mut text);
         }
     }

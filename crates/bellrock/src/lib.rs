@@ -3,6 +3,8 @@
 //! `settings` is what an operator writes; `serve` is the wiring. A library, so that tests can start
 //! what users start.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests set the scene with files of their own"))]
+
 mod arguments;
 mod greeting;
 mod help;
@@ -27,7 +29,7 @@ const EXIT_BAD_SETTINGS: u8 = 2;
 /// Runs the program with the arguments and the environment of this process.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "before there is a log, and for who asks for help")]
 pub fn main() -> ExitCode {
-    let command = match arguments::parse(&words(std::env::args_os().skip(1))) {
+    let command = match arguments::parse(&words()) {
         Ok(command) => command,
         Err(faults) => return refuse(&Faults(faults)),
     };
@@ -60,8 +62,9 @@ fn variables() -> Vec<(String, String)> {
     std::env::vars_os().map(|(name, text)| (lossy(name), lossy(text))).collect()
 }
 
-fn words(arguments: impl Iterator<Item = std::ffi::OsString>) -> Vec<String> {
-    arguments.map(lossy).collect()
+#[allow(clippy::disallowed_methods, reason = "the one place where the arguments are read")]
+fn words() -> Vec<String> {
+    std::env::args_os().skip(1).map(lossy).collect()
 }
 
 fn lossy(text: std::ffi::OsString) -> String {

@@ -36,6 +36,14 @@ pub struct Settings {
     pub request_bytes_max: u64,
     /// The largest body once decompressed.
     pub request_decoded_bytes_max: u64,
+    /// A head is cut at this age.
+    pub cut_age_max: Duration,
+    /// How long a query may take.
+    pub query_timeout: Duration,
+    /// Samples that a query may hold at once.
+    pub max_samples: u64,
+    /// Memory that a query may take.
+    pub query_max_bytes: MemoryMax,
     /// How far a query looks back for a series' latest sample.
     pub lookback: Duration,
     /// Limits for tenants that have none of their own.
@@ -52,13 +60,11 @@ pub struct Limits {
     /// Labels of one series, its name included.
     pub max_labels_per_series: u64,
     /// The longest label name.
-    pub label_name_bytes_max: u64,
+    pub max_label_name_bytes: u64,
     /// The longest label value.
-    pub label_value_bytes_max: u64,
-    /// How long a query may take.
-    pub query_timeout: Duration,
-    /// Samples that a query may hold in memory at once.
-    pub max_samples: u64,
+    pub max_label_value_bytes: u64,
+    /// Samples further ahead of the clock are refused.
+    pub max_future: Duration,
     /// Steps of a range query.
     pub max_points_per_series: u64,
 }
@@ -140,9 +146,8 @@ impl Loaded {
         if texts_by_tenant(&self.texts) != texts_by_tenant(&texts) {
             done.applied.push("tenants".to_string());
         }
-        let (listen, data, log_format) =
-            (self.settings.listen.clone(), self.settings.data.clone(), self.settings.log_format);
-        self.settings = Settings { listen, data, log_format, ..new.settings };
+        // Read once more, with the texts of what stays; they have been read without a fault before.
+        self.settings = read(&texts, &mut Vec::new());
         self.texts = texts;
         Ok(done)
     }
@@ -179,6 +184,10 @@ fn read(texts: &Texts, faults: &mut Vec<Fault>) -> Settings {
             .one("log.format", |text| values::word(text, &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)])),
         request_bytes_max: general.one("api.request-bytes-max", values::size),
         request_decoded_bytes_max: general.one("api.request-decoded-bytes-max", values::size),
+        cut_age_max: general.one("ingester.cut-age-max", values::duration),
+        query_timeout: general.one("querier.timeout", values::duration),
+        max_samples: general.one("querier.max-samples", values::count),
+        query_max_bytes: general.one("querier.max-bytes", values::memory_max),
         lookback: general.one("querier.lookback", values::duration),
         limits: general.limits(),
         tenants: BTreeMap::new(),
@@ -223,10 +232,9 @@ impl Reader<'_> {
         Limits {
             retention: self.one("retention", values::retention),
             max_labels_per_series: self.one("ingester.max-labels-per-series", values::count),
-            label_name_bytes_max: self.one("ingester.label-name-bytes-max", values::size),
-            label_value_bytes_max: self.one("ingester.label-value-bytes-max", values::size),
-            query_timeout: self.one("querier.timeout", values::duration),
-            max_samples: self.one("querier.max-samples", values::count),
+            max_label_name_bytes: self.one("ingester.max-label-name-bytes", values::size),
+            max_label_value_bytes: self.one("ingester.max-label-value-bytes", values::size),
+            max_future: self.one("ingester.max-future", values::duration),
             max_points_per_series: self.one("querier.max-points-per-series", values::count),
         }
     }

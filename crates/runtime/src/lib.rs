@@ -11,8 +11,8 @@
 mod clock;
 mod data_dir;
 mod files;
-pub mod memory;
 pub mod metrics;
+pub mod process;
 mod random;
 mod shutdown;
 mod sockets;

@@ -60,13 +60,13 @@ pub const GROUPS: &[(&str, &[Row])] = &[
                 "./bellrock-data",
                 "Keeps all data in this folder, created if missing. Put it on the disk that is to hold the blocks.",
             ),
-            live(
+            fixed(
                 "memory.max",
                 "SIZE",
                 "50%",
-                "Memory that data being taken in and queries may use, as a size or a share of the cgroup's or machine's \
-                 memory. Beyond it heads are cut early, then new series and then all writes are answered 503 and \
-                 retried. Raise it on a machine of its own.",
+                "Memory that data being taken in may use, as a size or a share of the cgroup's or machine's memory; \
+                 queries come on top. Beyond it heads are cut early, then new series and then all writes are answered 503 \
+                 and retried. Raise it on a machine of its own.",
             ),
             limit(
                 "retention",
@@ -104,24 +104,44 @@ pub const GROUPS: &[(&str, &[Row])] = &[
                 "100",
                 "Refuses series with more labels. Raise it for sources with very many labels.",
             ),
-            limit("ingester.label-name-bytes-max", "SIZE", "1KiB", "Refuses series with a longer label name."),
+            limit("ingester.max-label-name-bytes", "SIZE", "1KiB", "Refuses series with a longer label name."),
             limit(
-                "ingester.label-value-bytes-max",
+                "ingester.max-label-value-bytes",
                 "SIZE",
                 "8KiB",
                 "Refuses series with a longer label value. Raise it where labels hold long texts such as queries.",
+            ),
+            limit(
+                "ingester.max-future",
+                "DURATION",
+                "10m",
+                "Refuses samples further ahead of this machine's clock. Raise it for senders whose clocks run ahead.",
+            ),
+            fixed(
+                "ingester.cut-age-max",
+                "DURATION",
+                "10m",
+                "Cuts what was taken in into a block after this time. Lower it for less memory and a quicker start after \
+                 a crash, at the price of more and smaller blocks.",
             ),
         ],
     ),
     (
         "Queries",
         &[
-            limit("querier.timeout", "DURATION", "2m", "Stops a query that takes longer. Raise it for long reports."),
-            limit(
+            live("querier.timeout", "DURATION", "2m", "Stops a query that takes longer. Raise it for long reports."),
+            live(
                 "querier.max-samples",
                 "COUNT",
                 "50000000",
-                "Stops a query that would hold more samples in memory at once (about 16 bytes each).",
+                "Stops a query that would hold more samples at once. Raise it, with querier.max-bytes, for long ranges over \
+                 many series.",
+            ),
+            live(
+                "querier.max-bytes",
+                "SIZE",
+                "25%",
+                "Stops a query whose series and results would take more memory, as a size or a share like memory.max.",
             ),
             limit(
                 "querier.max-points-per-series",

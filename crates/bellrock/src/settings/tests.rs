@@ -46,9 +46,9 @@ fn defaults_are_what_the_issue_says() {
     assert_eq!(settings.lookback, Duration::from_secs(300));
     let limits = &settings.limits;
     assert_eq!(limits.retention, None);
-    assert_eq!((limits.max_labels_per_series, limits.label_name_bytes_max), (100, 1 << 10));
-    assert_eq!((limits.label_value_bytes_max, limits.query_timeout), (8 << 10, Duration::from_secs(120)));
-    assert_eq!((limits.max_samples, limits.max_points_per_series), (50_000_000, 11_000));
+    assert_eq!((limits.max_labels_per_series, limits.max_label_name_bytes), (100, 1 << 10));
+    assert_eq!((limits.max_label_value_bytes, limits.max_points_per_series), (8 << 10, 11_000));
+    assert_eq!((settings.max_samples, settings.query_timeout), (50_000_000, Duration::from_secs(120)));
     assert!(settings.tenants.is_empty());
 }
 
@@ -61,8 +61,8 @@ fn flag_beats_variable_beats_file_beats_default() {
         Some(&file.path()),
     );
     let settings = Loaded::read(&surroundings).unwrap().settings;
-    assert_eq!(settings.limits.query_timeout, Duration::from_secs(1));
-    assert_eq!(settings.limits.max_samples, 8);
+    assert_eq!(settings.query_timeout, Duration::from_secs(1));
+    assert_eq!(settings.max_samples, 8);
     assert_eq!(settings.lookback, Duration::from_secs(60));
     assert_eq!(settings.limits.max_points_per_series, 11_000);
     assert_eq!(settings.listen.len(), 2);
@@ -135,10 +135,10 @@ fn a_file_that_cannot_be_read_is_a_fault_that_says_why() {
 
 #[test]
 fn a_tenant_has_its_own_limits_and_the_general_ones_otherwise() {
-    let file = File::new("retention: 30d\ntenants: {team-a: {querier: {max_samples: 9}}, team-b: }\n");
+    let file = File::new("retention: 30d\ntenants: {team-a: {ingester: {max_labels_per_series: 9}}, team-b: }\n");
     let settings = Loaded::read(&surroundings(&[], &[], Some(&file.path()))).unwrap().settings;
     let team_a = &settings.tenants[&TenantId::new("team-a").unwrap()];
-    assert_eq!((team_a.max_samples, team_a.retention), (9, Some(Duration::from_secs(30 * 86_400))));
+    assert_eq!((team_a.max_labels_per_series, team_a.retention), (9, Some(Duration::from_secs(30 * 86_400))));
     assert_eq!(settings.tenants[&TenantId::new("team-b").unwrap()], settings.limits);
 }
 
