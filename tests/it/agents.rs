@@ -91,11 +91,14 @@ fn prometheus_remote_writes_and_answers_are_equal() {
     agents::set_targets(&prometheus, &[("prometheus", prometheus.address()), ("node", exporter.address())]).unwrap();
     let end = pace.wait_for_samples(prometheus.client(), node.client(), 2);
     pace.compare(prometheus.client(), node.client(), end);
-    assert_zero(&prometheus, &[
-        "prometheus_remote_storage_samples_failed_total",
-        "prometheus_remote_storage_samples_dropped_total",
-        "prometheus_remote_storage_samples_retried_total",
-    ]);
+    assert_zero(
+        &prometheus,
+        &[
+            "prometheus_remote_storage_samples_failed_total",
+            "prometheus_remote_storage_samples_dropped_total",
+            "prometheus_remote_storage_samples_retried_total",
+        ],
+    );
 }
 
 #[test]

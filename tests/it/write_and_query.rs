@@ -62,7 +62,8 @@ fn pushed_samples_are_read_back() {
 
     let (start, end) = ("1700000000", "1700001000");
     for prefix in ["", "/prometheus"] {
-        let get = |path: &str, parameters: &[(&str, &str)]| client.data(&format!("{prefix}{path}"), parameters).unwrap();
+        let get =
+            |path: &str, parameters: &[(&str, &str)]| client.data(&format!("{prefix}{path}"), parameters).unwrap();
         let times = [("start", start), ("end", end)];
         assert_eq!(get("/api/v1/labels", &times), serde_json::json!(["__name__", "i", "job"]));
         assert_eq!(get("/api/v1/label/i/values", &times), serde_json::json!(["0", "1", "2"]));

@@ -78,7 +78,10 @@ pub fn start_node_exporter(program: &Path) -> Result<Agent> {
     let folder = folder("node-exporter")?;
     std::fs::write(folder.path().join("backups.prom"), TEXT_FILE)?;
     let mut command = Command::new(program);
-    command.args(["--web.listen-address=127.0.0.1:0", "--collector.textfile.directory"]).arg(folder.path());
+    command
+        // There is no systemd in a container: it would complain at every scrape.
+        .args(["--web.listen-address=127.0.0.1:0", "--no-collector.systemd", "--collector.textfile.directory"])
+        .arg(folder.path());
     Agent::start("node-exporter", command, folder, "/metrics")
 }
 
@@ -101,7 +104,8 @@ impl Prometheus {
         std::fs::write(&targets, "[]")?;
         let mut configuration = scrape_configuration(&self.scrape_interval, &targets);
         if let Some(url) = &self.remote_write {
-            configuration.push_str(&format!("remote_write:\n  - url: {url}\n    queue_config: {{batch_send_deadline: 1s}}\n"));
+            configuration
+                .push_str(&format!("remote_write:\n  - url: {url}\n    queue_config: {{batch_send_deadline: 1s}}\n"));
         }
         let file = folder.path().join("prometheus.yml");
         std::fs::write(&file, configuration)?;
@@ -180,7 +184,7 @@ fn scrape_configuration(interval: &str, targets: &Path) -> String {
         "global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\n\
          scrape_configs:\n  \
          - job_name: all\n    \
-           file_sd_configs: [{{files: [{}], refresh_interval: 1s}}]\n",
+           file_sd_configs: [{{files: [{}]}}]\n",
         targets.display()
     )
 }

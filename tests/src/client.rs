@@ -85,10 +85,8 @@ pub fn write_request(series: &[Series]) -> Vec<u8> {
 impl Client {
     /// A client of the server at `base`, such as `http://127.0.0.1:9009`.
     pub fn new(base: &str) -> Client {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            .http_status_as_error(false)
-            .build();
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false).build();
         Client { agent: config.into(), base: base.trim_end_matches('/').to_owned(), tenant: None }
     }
 

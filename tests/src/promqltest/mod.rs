@@ -6,8 +6,8 @@
 
 mod compare;
 mod duration;
-mod http_store;
 mod histogram;
+mod http_store;
 mod nhcb;
 mod runner;
 mod script;
@@ -15,8 +15,8 @@ mod series;
 
 pub use compare::floats_are_near;
 pub use duration::parse_duration;
-pub use http_store::HttpStore;
 pub use histogram::{FloatHistogram, HistogramLiteral};
+pub use http_store::HttpStore;
 pub use runner::{Answer, Data, Failure, Report, Store, Verdict, is_native, run, run_eval};
 pub use script::{Action, Command, Eval, Expected, Load, Script, ScriptError, Steps, TextMatch, When, parse, read};
 pub use series::{Item, parse_series};
