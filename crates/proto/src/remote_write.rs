@@ -185,27 +185,27 @@ fn decode_series<'a>(
     let (mut labels, mut label_bytes) = (0..0, 0);
     loop {
         let field_start = fields.position();
-        let Some(tag) = fields.tag()? else { break };
-        match tag {
-            (time_series::LABELS, LENGTH) => {
-                decode_label(fields.nested()?)?;
-                if label_bytes == 0 {
-                    labels.start = field_start - origin;
-                }
-                labels.end = fields.position() - origin;
-                label_bytes += fields.position() - field_start;
-            }
-            (time_series::SAMPLES, LENGTH) => memory.push(&mut request.samples, decode_sample(fields.nested()?)?)?,
-            (time_series::HISTOGRAMS, LENGTH) => {
-                let histogram = decode_histogram(fields.nested()?, memory)?;
-                memory.push(&mut request.histograms, histogram)?;
-            }
-            (time_series::EXEMPLARS, LENGTH) => {
-                check_exemplar(fields.nested()?)?;
-                request.exemplars += 1;
-            }
-            (field, wire_type) => fields.skip_unknown(field, wire_type, time_series::KNOWN)?,
+        while let Some(bytes) = plain_label_bytes(fields.rest()) {
+            fields.advance(bytes);
         }
+        if fields.position() == field_start {
+            if let Some((bytes, sample)) = split_plain_sample(fields.rest()) {
+                fields.advance(bytes);
+                memory.push(&mut request.samples, sample)?;
+                continue;
+            }
+            let Some(tag) = fields.tag()? else { break };
+            if tag != (time_series::LABELS, LENGTH) {
+                decode_series_field(tag, &mut fields, request, memory)?;
+                continue;
+            }
+            decode_odd_label(fields.nested()?)?;
+        }
+        if label_bytes == 0 {
+            labels.start = field_start - origin;
+        }
+        labels.end = fields.position() - origin;
+        label_bytes += fields.position() - field_start;
     }
     let samples = first_sample..request.samples.len() as u32;
     let histograms = first_histogram..request.histograms.len() as u32;
@@ -213,6 +213,28 @@ fn decode_series<'a>(
         let is_contiguous = label_bytes == labels.len();
         let labels = WireLabels { fields: &start[labels], is_contiguous };
         memory.push(&mut request.series, TimeSeries { labels, samples, histograms })?;
+    }
+    Ok(())
+}
+
+/// A field of a series other than a label.
+fn decode_series_field<'a>(
+    tag: (u32, u8),
+    fields: &mut Fields<'a>,
+    request: &mut WriteRequest<'a>,
+    memory: &mut Memory,
+) -> Result<(), ProtoError> {
+    match tag {
+        (time_series::SAMPLES, LENGTH) => memory.push(&mut request.samples, decode_sample(fields.nested()?)?)?,
+        (time_series::HISTOGRAMS, LENGTH) => {
+            let histogram = decode_histogram(fields.nested()?, memory)?;
+            memory.push(&mut request.histograms, histogram)?;
+        }
+        (time_series::EXEMPLARS, LENGTH) => {
+            check_exemplar(fields.nested()?)?;
+            request.exemplars += 1;
+        }
+        (field, wire_type) => fields.skip_unknown(field, wire_type, time_series::KNOWN)?,
     }
     Ok(())
 }
@@ -226,7 +248,8 @@ fn decode_label(label: Fields<'_>) -> Result<(&[u8], &[u8]), ProtoError> {
     }
 }
 
-/// What all but every label is: a name and then a value, each shorter than 128 bytes. A third of a general walk's time.
+/// What nearly every label is: a name and then a value, each shorter than 128 bytes. The general walk, with an error
+/// at each step, takes four times as long.
 #[inline]
 fn split_plain_label(label: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&[tag, length], rest) = label.split_first_chunk::<2>()?;
@@ -236,6 +259,38 @@ fn split_plain_label(label: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = rest.split_at_checked(usize::from(length))?;
     let (&[tag, length], value) = rest.split_first_chunk::<2>()?;
     (tag == 0x12 && length < 0x80 && usize::from(length) == value.len()).then_some((name, value))
+}
+
+/// How long the Label field at the front of a series is, if it is a plain one.
+#[inline]
+fn plain_label_bytes(series: &[u8]) -> Option<usize> {
+    let (&[tag, length], rest) = series.split_first_chunk::<2>()?;
+    if tag != 0x0a || length >= 0x80 {
+        return None;
+    }
+    split_plain_label(rest.get(..usize::from(length))?)?;
+    Some(2 + usize::from(length))
+}
+
+/// The Sample field at the front of a series and its length, if it is what nearly every sample is: value and then time.
+#[inline]
+fn split_plain_sample(series: &[u8]) -> Option<(usize, (i64, f64))> {
+    let (&[tag, length, value_tag], rest) = series.split_first_chunk::<3>()?;
+    let (value, rest) = rest.split_first_chunk::<8>()?;
+    let (&time_tag, rest) = rest.split_first()?;
+    // Up to nine bytes: 63 bits, so nothing is cut off. Later than that, or before 1970, is for the general walk.
+    let time_bytes = usize::from(length).checked_sub(10)?;
+    if (tag, value_tag, time_tag) != (0x12, 0x09, 0x10) || !(1..=9).contains(&time_bytes) {
+        return None;
+    }
+    let mut t = 0;
+    for (i, &byte) in rest.get(..time_bytes)?.iter().enumerate() {
+        if (byte < 0x80) != (i + 1 == time_bytes) {
+            return None;
+        }
+        t |= i64::from(byte & 0x7f) << (7 * i);
+    }
+    Some((12 + time_bytes, (t, f64::from_bits(u64::from_le_bytes(*value)))))
 }
 
 fn decode_odd_label(mut fields: Fields<'_>) -> Result<(&[u8], &[u8]), ProtoError> {

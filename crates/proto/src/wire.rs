@@ -51,6 +51,13 @@ impl<'a> Fields<'a> {
         &self.bytes[self.position..self.end]
     }
 
+    /// Moves past `bytes` bytes that the caller has found in [`Fields::rest`].
+    #[inline]
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.position += bytes;
+        debug_assert!(self.position <= self.end);
+    }
+
     #[cold]
     pub(crate) fn error(&self, what: &'static str) -> ProtoError {
         ProtoError::Malformed { offset: self.position, what }
