@@ -1,10 +1,13 @@
 //! Prometheus's own PromQL tests: that the scripts are read whole, and what each store makes of them.
 
 use tests::conformance;
-use tests::promqltest::{self, Action, Item};
+use tests::promqltest::{self, Action, Choice, Item, MemoryStore, Report};
 
 /// Left out whole: start timestamps are a later issue's.
 const LEFT_OUT: &str = "start_timestamps.test";
+
+/// Evaluations that need neither native histograms nor start timestamps; no fewer may be run.
+const EVALUATIONS_MIN: usize = 1_083;
 
 fn scripts() -> Option<Vec<promqltest::Script>> {
     let folder = conformance("promqltest")?;
@@ -62,4 +65,17 @@ fn series_descriptions_are_read_as_prometheus_does() {
         let expected = case["values"].as_array().cloned().unwrap_or_default();
         assert_eq!(serde_json::Value::from(shown), serde_json::Value::from(expected), "{input:?}");
     }
+}
+
+#[test]
+fn the_engine_answers_as_expected() {
+    let Some(scripts) = scripts() else { return };
+    let mut report = Report::default();
+    let choice = Choice { at_modifiers: true, ..Choice::default() };
+    for script in scripts.iter().filter(|script| script.name != LEFT_OUT) {
+        report.add(promqltest::run(script, &mut MemoryStore::default(), choice).unwrap());
+    }
+    println!("{report}");
+    assert!(report.failures.is_empty(), "{report}");
+    assert!(report.run() >= EVALUATIONS_MIN, "{report}");
 }

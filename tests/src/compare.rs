@@ -192,7 +192,10 @@ fn compare_series(peer: &[(Labels, Samples)], ours: &[(Labels, Samples)]) -> Vec
 }
 
 fn values_are_equal(a: f64, b: f64) -> bool {
-    a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= RELATIVE_DIFFERENCE_MAX * a.abs().max(b.abs())
+    let difference = (a - b).abs();
+    a == b
+        || (a.is_nan() && b.is_nan())
+        || (difference.is_finite() && difference <= RELATIVE_DIFFERENCE_MAX * a.abs().max(b.abs()))
 }
 
 fn shorten(text: &str) -> String {
