@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 
 mod agents;
+mod corruption;
 mod crash;
 mod disks;
 mod layering;
+mod operating;
 mod power;
 mod promqltest;
 mod receiver;

@@ -2,6 +2,8 @@
 //!
 //! With a line only the evaluation that begins there is run. Prints what differs; exits with 1 if anything does.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+
 use std::path::Path;
 use std::process::ExitCode;
 
