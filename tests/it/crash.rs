@@ -44,7 +44,7 @@ fn rounds(random: &mut Random) -> Vec<Moment> {
 
 /// Waits until the senders have got some more acks: how many is the random moment.
 pub fn wait_for_acks(acked: &AtomicU64, random: &mut Random) {
-    let enough = 2_000 + random.below(30_000);
+    let enough = 2_000 + random.below(60_000);
     wait_for("the senders get acks", || (acked.load(Ordering::Relaxed) >= enough).then_some(()));
 }
 
