@@ -70,7 +70,7 @@ impl Pace {
 #[track_caller]
 fn assert_zero(agent: &Agent, metrics: &[&str]) {
     for metric in metrics {
-        let v = agent.own_metric(metric).unwrap();
+        let v = agent.client().metric(metric).unwrap();
         assert_eq!(v, Some(0.0), "{metric} of the agent");
     }
 }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -58,18 +58,6 @@ impl Agent {
     /// The folder of its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// The sum of all series of one of its own metrics, as `/metrics` shows it; `None` if there is none.
-    pub fn own_metric(&self, name: &str) -> Result<Option<f64>> {
-        let page = self.client.get("/metrics", &[])?.text();
-        let mut sum = None;
-        for line in page.lines().filter(|line| !line.starts_with('#')) {
-            let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
-            let v: f64 = rest.rsplit(' ').next().unwrap_or_default().parse().with_context(|| line.to_owned())?;
-            sum = Some(sum.unwrap_or(0.0) + v);
-        }
-        Ok(sum)
     }
 }
 

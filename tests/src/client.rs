@@ -184,6 +184,18 @@ impl Client {
         let mut json: Json = serde_json::from_slice(&response.body)?;
         Ok(json["data"].take())
     }
+
+    /// The sum of all series of one of the server's own metrics, as `/metrics` shows it; `None` if there is none.
+    pub fn metric(&self, name: &str) -> Result<Option<f64>> {
+        let page = self.get("/metrics", &[])?.text();
+        let mut sum = None;
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
+            let v: f64 = rest.rsplit(' ').next().unwrap_or_default().parse().with_context(|| line.to_owned())?;
+            sum = Some(sum.unwrap_or(0.0) + v);
+        }
+        Ok(sum)
+    }
 }
 
 /// Milliseconds as the API takes them: decimal seconds.
