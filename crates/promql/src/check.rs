@@ -199,13 +199,16 @@ impl Checker<'_> {
             Arity::UpTo(more) => (listed - 1, listed - 1 + more),
             Arity::Any => (listed - 1, usize::MAX),
         };
-        let (bound, count) = match () {
-            () if found < at_least => (if at_least == at_most { "" } else { "at least " }, at_least),
-            () if found > at_most => (if at_least == at_most { "" } else { "at most " }, at_most),
-            () => return Ok(()),
+        if (at_least..=at_most).contains(&found) {
+            return Ok(());
+        }
+        let expected = match signature.arity {
+            Arity::Exact => listed.to_string(),
+            _ if found < at_least => format!("at least {at_least}"),
+            _ => format!("at most {at_most}"),
         };
         let name = signature.name;
-        let message = format!("expected {bound}{count} argument(s) in call to {name:?}, got {found}");
+        let message = format!("expected {expected} argument(s) in call to {name:?}, got {found}");
         Err(self.error(call.position, message))
     }
 

@@ -291,6 +291,20 @@ impl<'a> Parser<'a> {
         Ok(NumberLiteral { value, is_duration, position: token.position })
     }
 
+    /// Parses a number or duration, perhaps with a sign, outside of expressions.
+    fn signed_number(&mut self, context: &str, expected: &str) -> Result<f64, ParseError> {
+        let mut token = self.next()?;
+        let negate = token.kind == TokenKind::Operator(BinaryOp::Sub);
+        if negate || token.kind == TokenKind::Operator(BinaryOp::Add) {
+            token = self.next()?;
+        }
+        if !matches!(token.kind, TokenKind::Number | TokenKind::Duration) {
+            return Err(self.unexpected_in(token, context, expected));
+        }
+        let value = self.number(token)?.value;
+        Ok(if negate { -value } else { value })
+    }
+
     fn string(&mut self, token: Token) -> Result<StringLiteral, ParseError> {
         let bytes = unquote(self.text_of(token)).map_err(|message| self.error(token.position, message))?;
         let position = token.position;

@@ -1,7 +1,7 @@
 //! What stands between an operator and its right operand, and beside an aggregation: `bool`, `on`, `group_left`,
 //! `fill`, `by` and their kin.
 
-use super::{Parser, signed};
+use super::Parser;
 use crate::ast::{BinaryOp, Cardinality, VectorMatching};
 use crate::error::ParseError;
 use crate::lexer::{Keyword, TokenKind};
@@ -63,17 +63,10 @@ impl Parser<'_> {
 
     fn fill_value(&mut self) -> Result<f64, ParseError> {
         self.expect(TokenKind::LeftParen)?;
-        let mut token = self.next()?;
-        let negate = token.kind == TokenKind::Operator(BinaryOp::Sub);
-        if negate || token.kind == TokenKind::Operator(BinaryOp::Add) {
-            token = self.next()?;
-        }
-        if !matches!(token.kind, TokenKind::Number | TokenKind::Duration) {
-            return Err(self.unexpected(token));
-        }
-        let literal = self.number(token)?;
+        let (context, expected) = self.context;
+        let value = self.signed_number(context, expected)?;
         self.expect(TokenKind::RightParen)?;
-        Ok(signed(literal, negate, token.position.start).value)
+        Ok(value)
     }
 
     /// Parses an aggregation's `by (…)` or `without (…)` if one comes next; returns whether it is `without`, and the labels.

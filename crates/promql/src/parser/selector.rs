@@ -5,7 +5,7 @@ use std::cmp::max;
 use model::{Labels, METRIC_NAME, MatchOp, Matcher};
 
 use super::duration::A_DURATION;
-use super::{Node, Parser, is_metric_name, signed};
+use super::{Node, Parser, is_metric_name};
 use crate::ast::{At, BinaryOp, Expr, Extent, MatrixSelector, PositionRange, RangeMode, Subquery, VectorSelector};
 use crate::error::ParseError;
 use crate::lexer::{Keyword, Token, TokenKind};
@@ -15,7 +15,6 @@ const IN_MATCHERS: &str = "label matching";
 const IN_LABELS: &str = "label set";
 const COMMA_OR_BRACE: &str = r#""," or "}""#;
 const NAME_OR_BRACE: &str = r#"identifier or "}""#;
-
 const A_DURATION_OR_BRACKET: &str = r#"number, duration, step(), range(), or "]""#;
 
 /// What an `@` or `offset` behind a selector changes.
@@ -185,8 +184,7 @@ impl Parser<'_> {
     }
 
     /// The colon has been taken.
-    fn subquery(&mut self, expr: Expr, range: Extent, below: u32) -> Result<Node, ParseError> {
-        let mut below = below;
+    fn subquery(&mut self, expr: Expr, range: Extent, mut below: u32) -> Result<Node, ParseError> {
         let mut step = None;
         if self.take(TokenKind::RightBracket)?.is_none() {
             let (extent, height) = self.extent(("subquery selector", A_DURATION_OR_BRACKET))?;
@@ -200,9 +198,8 @@ impl Parser<'_> {
     }
 
     /// Parses `@ time`, `@ start()` or `@ end()` behind a selector or subquery.
-    pub(super) fn at(&mut self, node: Node) -> Result<Node, ParseError> {
+    pub(super) fn at(&mut self, mut node: Node) -> Result<Node, ParseError> {
         self.next()?;
-        let mut node = node;
         let whole = node.expr.position();
         let at = self.at_time(whole)?;
         let end = self.end;
@@ -220,26 +217,18 @@ impl Parser<'_> {
     }
 
     fn at_time(&mut self, whole: PositionRange) -> Result<At, ParseError> {
-        let mut token = self.next()?;
-        let edge = match token.kind {
+        let edge = match self.peek()?.kind {
             TokenKind::Keyword(Keyword::Start) => Some(At::Start),
             TokenKind::Keyword(Keyword::End) => Some(At::End),
             _ => None,
         };
         if let Some(edge) = edge {
+            self.next()?;
             self.expect_in(TokenKind::LeftParen, "@", "timestamp")?;
             self.expect_in(TokenKind::RightParen, "@", "timestamp")?;
             return Ok(edge);
         }
-        let negate = token.kind == TokenKind::Operator(BinaryOp::Sub);
-        if negate || token.kind == TokenKind::Operator(BinaryOp::Add) {
-            token = self.next()?;
-        }
-        if !matches!(token.kind, TokenKind::Number | TokenKind::Duration) {
-            return Err(self.unexpected_in(token, "@", "timestamp"));
-        }
-        let literal = self.number(token)?;
-        let seconds = signed(literal, negate, token.position.start).value;
+        let seconds = self.signed_number("@", "timestamp")?;
         // Both ends of the 64 bits are out of bounds too.
         if seconds.is_nan() || seconds.abs() >= i64::MAX as f64 {
             let seconds = if seconds.is_finite() { format!("{seconds:.6}") } else { format_number(seconds) };
@@ -250,9 +239,8 @@ impl Parser<'_> {
     }
 
     /// Parses `offset duration` behind a selector or subquery.
-    pub(super) fn offset(&mut self, node: Node) -> Result<Node, ParseError> {
+    pub(super) fn offset(&mut self, mut node: Node) -> Result<Node, ParseError> {
         self.next()?;
-        let mut node = node;
         let whole = node.expr.position();
         let (offset, height) = self.offset_extent()?;
         let end = self.end;
@@ -270,9 +258,8 @@ impl Parser<'_> {
     }
 
     /// Parses `anchored` or `smoothed` behind a selector.
-    pub(super) fn range_mode(&mut self, node: Node) -> Result<Node, ParseError> {
+    pub(super) fn range_mode(&mut self, mut node: Node) -> Result<Node, ParseError> {
         let token = self.next()?;
-        let mut node = node;
         let whole = node.expr.position();
         let (mode, name) = match token.kind {
             TokenKind::Keyword(Keyword::Anchored) => (RangeMode::Anchored, "anchored"),
