@@ -69,11 +69,9 @@ impl QueryResult {
     }
 
     pub(super) fn matrix(matrix: Matrix<'_>, steps: Steps) -> QueryResult {
-        let series = matrix.rows.iter().map(|row| {
-            let samples =
-                steps.iter().enumerate().filter_map(|(i, t)| Some(model::Sample { t, v: row.column.value(i)? }));
-            ResultSeries { labels: row.labels.clone(), samples: samples.collect() }
-        });
+        let times: Vec<TimestampMs> = steps.iter().collect();
+        let series = matrix.rows.into_iter();
+        let series = series.map(|row| ResultSeries { labels: row.labels, samples: row.column.into_samples(&times) });
         QueryResult::sorted(series.collect())
     }
 
