@@ -1,25 +1,25 @@
-//! What a metric is: its kind, unit and help text, as senders tell it.
+//! What senders say about a metric: its kind, unit and help text. Hints for people; no query depends on them.
 
-/// The kind of a metric. The discriminants are those of remote-write 1.0 and are stored.
+/// What kind of metric it is, as OpenMetrics names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(u8)]
 pub enum MetricKind {
     /// Not said.
     #[default]
     Unknown = 0,
-    /// Only grows, or starts again.
+    /// Only grows, but for resets.
     Counter = 1,
     /// Goes up and down.
     Gauge = 2,
-    /// Observations in buckets that only grow.
+    /// Observations in buckets.
     Histogram = 3,
-    /// Observations in buckets that go up and down.
+    /// A histogram whose buckets go up and down.
     GaugeHistogram = 4,
-    /// Observations as quantiles.
+    /// Quantiles that the sender computed.
     Summary = 5,
-    /// Facts in labels, the value is 1.
+    /// Constant labels that describe something.
     Info = 6,
-    /// One series a state, the value is 0 or 1.
+    /// One of several states.
     StateSet = 7,
 }
 
@@ -36,12 +36,17 @@ impl MetricKind {
         MetricKind::StateSet,
     ];
 
-    /// The kind of this number, if there is one.
+    /// The kind with this number, as remote-write and our stored formats number them.
     pub fn from_number(number: u64) -> Option<MetricKind> {
         MetricKind::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// As the exposition formats and Prometheus's API write it.
+    /// Its number.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Its name in exposition formats and in Prometheus's API.
     pub fn as_str(self) -> &'static str {
         match self {
             MetricKind::Unknown => "unknown",
@@ -56,14 +61,14 @@ impl MetricKind {
     }
 }
 
-/// What is known of one metric name.
+/// The metadata of one metric; the last that was sent is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Metadata {
-    /// Its kind.
+    /// What kind of metric it is.
     pub kind: MetricKind,
-    /// Its unit, often empty.
+    /// Its unit, or "".
     pub unit: String,
-    /// Its help text.
+    /// What it means, or "".
     pub help: String,
 }
 
@@ -72,9 +77,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_name_their_kinds() {
+    fn numbers_return() {
         for kind in MetricKind::ALL {
-            assert_eq!(MetricKind::from_number(kind as u64), Some(kind));
+            assert_eq!(MetricKind::from_number(u64::from(kind.number())), Some(kind));
         }
         assert_eq!(MetricKind::from_number(8), None);
     }

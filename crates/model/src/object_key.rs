@@ -47,7 +47,8 @@ pub enum ObjectKey {
     Block {
         /// What it was PUT under.
         right: Right,
-        /// Distinguishes PUTs under one right: for a writer's cut, the segment it reaches and the try.
+        /// Distinguishes PUTs under one right: for a writer's cut, the segment it reaches and the try
+        /// ([`ObjectKey::cut_attempt`]).
         attempt: u64,
     },
     /// A checkpoint of the index.
@@ -75,6 +76,22 @@ impl ObjectKey {
     pub const CHECKPOINTS: &'static str = "checkpoints";
     /// The folder of all changes.
     pub const CHANGES: &'static str = "changes";
+
+    /// The attempt number of a writer's own cut: which segment the block reaches, and which try it is.
+    ///
+    /// A writer keeps its right from cut to cut, so whoever collects must see in the key which cut a
+    /// block was made for: it is dead once the writer has cut that far (index, "dead").
+    ///
+    /// Panics if `upto` does not fit 48 bits: at a thousand segments a second that takes 8,900 years.
+    pub fn cut_attempt(upto: SegmentNumber, attempt: u16) -> u64 {
+        assert!(upto < 1 << 48, "a writer has fewer than 2^48 segments");
+        upto << 16 | u64::from(attempt)
+    }
+
+    /// The segment that a writer's own cut with this attempt number reaches.
+    pub fn cut_reaches(attempt: u64) -> SegmentNumber {
+        attempt >> 16
+    }
 
     /// Reads what [`ObjectKey`]'s `Display` wrote; anything else is an error.
     pub fn parse(path: &str) -> Result<ObjectKey, ObjectKeyError> {
