@@ -123,13 +123,14 @@ impl BlockWriter {
         if samples.is_empty() {
             return Ok(());
         }
-        if !samples.is_sorted() {
-            return Err(BlockError::OutOfOrder("timestamps"));
-        }
         self.follow(tenant, labels)?;
         let mut from = 0;
         while from < samples.len() {
             let to = row_end(samples, from);
+            // Within a row the page looks.
+            if from > 0 && samples.timestamps[from - 1] >= samples.timestamps[from] {
+                return Err(BlockError::OutOfOrder("timestamps"));
+            }
             if (from, to) == (0, samples.len()) {
                 self.add_row(tenant, labels, samples)?;
             } else {

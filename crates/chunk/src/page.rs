@@ -99,32 +99,34 @@ impl PageWriter {
         if samples.len() > SERIES_SAMPLES_MAX {
             return Err(PageError::TooMany("samples"));
         }
-        if !samples.is_sorted() {
-            return Err(PageError::OutOfOrder);
-        }
+        let list = self.list(samples)?;
         let start = self.values.len();
         let codec = values::encode(samples, &mut self.scratch, &mut self.values);
-        let list = self.list(&samples.timestamps);
         self.series.push(Entry { list, codec, values: start..self.values.len() });
         self.samples += samples.len() as u64;
         Ok(())
     }
 
-    /// The number of this list of timestamps; it is stored if the page has none like it.
-    fn list(&mut self, timestamps: &[TimestampMs]) -> u8 {
-        let ends = (timestamps.first().copied().unwrap_or(0), timestamps.last().copied().unwrap_or(0));
-        let next = self.lists.len() as u8;
-        let number = self.list_numbers.entry((ends.0, ends.1, timestamps.len())).or_insert(next);
-        if let Some(range) = self.lists.get(usize::from(*number))
-            && self.list_timestamps[range.clone()] == *timestamps
+    /// The number of the samples' list of timestamps; it is stored if the page has none like it.
+    fn list(&mut self, samples: &Samples) -> Result<u8, PageError> {
+        let timestamps = samples.timestamps.as_slice();
+        let (first, last) = (timestamps.first().copied().unwrap_or(0), timestamps.last().copied().unwrap_or(0));
+        let shape = (first, last, timestamps.len());
+        if let Some(&number) = self.list_numbers.get(&shape)
+            && self.list_timestamps[self.lists[usize::from(number)].clone()] == *timestamps
         {
-            return *number;
+            return Ok(number);
         }
-        *number = next;
+        // Only a new list needs to be looked at.
+        if !samples.is_sorted() {
+            return Err(PageError::OutOfOrder);
+        }
+        let number = self.lists.len() as u8;
+        self.list_numbers.insert(shape, number);
         let start = self.list_timestamps.len();
         self.list_timestamps.extend_from_slice(timestamps);
         self.lists.push(start..self.list_timestamps.len());
-        next
+        Ok(number)
     }
 
     /// Series added since the last page.

@@ -242,10 +242,7 @@ pub(crate) fn decode_samples(
     scratch: &mut Samples,
 ) -> Result<Option<Samples>, DecodeError> {
     scratch.truncate(0);
-    let mut decoder = Decoder::new(codes);
-    while let Some((t, v)) = decoder.next_sample()? {
-        scratch.push(t, v);
-    }
+    Decoder::new(codes).decode_into(scratch)?;
     scratch.truncate(scratch.len().saturating_sub(late as usize));
     scratch.sort_and_merge();
     scratch.clip(range);

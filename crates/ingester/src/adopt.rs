@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use index::{Applied, BlockId, Command, Refused, SegmentMeta, Stage as WriterStage};
 use model::{Lease, ObjectKey, Right, SegmentNumber, WriterId};
 use runtime::Stage;
@@ -111,7 +111,7 @@ impl Adoption {
     /// Takes in the segments in order; returns how many. The rest, from the first that can't be read, is put aside.
     async fn load(&self, segments: &[(SegmentNumber, SegmentMeta)], lease: Lease) -> Result<usize, IngesterError> {
         let Some(&(upto, _)) = segments.last() else { return Ok(0) };
-        let fetches = segments.iter().map(|&(n, segment)| async move { (n, self.fetch(n, segment).await) });
+        let fetches = segments.iter().map(|&(n, segment)| self.fetch(n, segment).map(move |object| (n, object)).boxed());
         let mut fetched = futures::stream::iter(fetches).buffered(FETCH_AHEAD);
         let mut taken_in = 0;
         while let Some((n, object)) = fetched.next().await {

@@ -5,6 +5,7 @@
 //! sorted, checked and interned; one that it knows but has not spelled since the last cut is decoded again from the
 //! request at hand, as the table holds no labels.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use model::{Labels, METRIC_NAME, SegmentNumber, TenantId, TimestampMs};
@@ -127,7 +128,7 @@ pub(crate) struct Appender {
     first_after_cut: bool,
     /// The next seal is to be a cut point.
     cut_wanted: bool,
-    metadata: hashbrown::HashSet<u128>,
+    metadata: HashSet<u128>,
     closed: bool,
 }
 
@@ -142,7 +143,7 @@ impl Appender {
             sealed: 0,
             first_after_cut: true,
             cut_wanted: false,
-            metadata: hashbrown::HashSet::new(),
+            metadata: HashSet::new(),
             closed: false,
         }
     }

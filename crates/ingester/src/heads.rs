@@ -137,7 +137,7 @@ impl WriterHeads {
                 results.push(result);
                 Ok(())
             }
-            Err(HeadError::PlanAgain) => Err(HeadsError::PlanAgain(self.writer)),
+            Err(HeadError::PlanAgain { .. }) => Err(HeadsError::PlanAgain(self.writer)),
             Err(source) => Err(HeadsError::Head { writer: self.writer, source }),
         };
         match &generations.frozen {

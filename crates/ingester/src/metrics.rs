@@ -6,7 +6,7 @@ use runtime::{Counter, Counters, GaugeF64, Histogram, Registry};
 /// Segment sizes: from one scrape of one target to a full segment.
 const SEGMENT_BYTES_BUCKETS: &[f64] = &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Metrics {
     pub samples: Counter,
     pub rejected: Counters<1>,

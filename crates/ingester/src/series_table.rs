@@ -9,7 +9,9 @@
 //! forgets those that were silent for [`SILENT_GENERATIONS`]; their ids are used again, which is safe as every
 //! id is spelled anew after each cut. It holds no labels: those are in the request at hand.
 
-use hashbrown::{HashMap, HashTable};
+use std::collections::HashMap;
+
+use hashbrown::HashTable;
 use highway::{HighwayHash, HighwayHasher, Key};
 use model::{Labels, TenantId};
 use segment::{SeriesId, SeriesState};

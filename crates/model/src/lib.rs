@@ -19,7 +19,7 @@ mod tenant;
 
 pub use encoding::{DecodeError, Reader, put_varint, put_zigzag, unzigzag, zigzag};
 pub use histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Counts, Histogram, HistogramError, Span};
-pub use labels::{LabelError, Labels, LabelsBuilder, METRIC_NAME};
+pub use labels::{LabelError, Labels, LabelsBuilder, LabelsBytesIter, LabelsIter, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use merge::greater;
 pub use metadata::{Metadata, MetricKind};

@@ -21,13 +21,13 @@ pub(crate) fn prefix(tenant: &str, name: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(tenant.len() + name.len() + 24);
     out.extend_from_slice(tenant.as_bytes());
     out.push(0);
-    put_name(&mut out, name);
+    put_name(&mut out, name.as_bytes());
     out
 }
 
 /// Appends the escaped name and its end.
-pub(crate) fn put_name(out: &mut Vec<u8>, name: &str) {
-    for &byte in name.as_bytes() {
+pub(crate) fn put_name(out: &mut Vec<u8>, name: &[u8]) {
+    for &byte in name {
         match byte {
             0 => out.extend_from_slice(&[1, 1]),
             1 => out.extend_from_slice(&[1, 2]),

@@ -3,7 +3,7 @@
 use runtime::metrics::DURATION_BUCKETS_SECONDS;
 use runtime::{Counter, Counters, Gauge, Histogram, Registry};
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Metrics {
     pub seconds: Histogram,
     pub failures: Counters<1>,
