@@ -32,9 +32,8 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// Fences every writer that was left live, offers their heads to queries, and starts to load them.
 pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
-    let left: Vec<_> = shared.parts.group.read(|index| {
-        index.writers().map(|(id, writer)| (id, writer.stage, writer.cut)).collect()
-    });
+    let left: Vec<_> =
+        shared.parts.group.read(|index| index.writers().map(|(id, writer)| (id, writer.stage, writer.cut)).collect());
     let mut adoptions = Vec::new();
     for (id, stage, cut) in left {
         if stage == WriterStage::Live {
@@ -94,7 +93,11 @@ impl Adoption {
         let taken_in = self.load(&segments, lease).await?;
         let elapsed_ms = (self.shared.parts.clock.boottime() - since).as_millis() as u64;
         info!(writer = %self.id, segments = taken_in, elapsed_ms, "segments of a dead writer loaded");
-        if taken_in == 0 { self.close(lease).await? } else { self.cut(lease).await? }
+        if taken_in == 0 {
+            self.close(lease).await?
+        } else {
+            self.cut(lease).await?
+        }
         self.shared.heads.remove(self.id);
         Ok(())
     }
@@ -111,7 +114,8 @@ impl Adoption {
     /// Takes in the segments in order; returns how many. The rest, from the first that can't be read, is put aside.
     async fn load(&self, segments: &[(SegmentNumber, SegmentMeta)], lease: Lease) -> Result<usize, IngesterError> {
         let Some(&(upto, _)) = segments.last() else { return Ok(0) };
-        let fetches = segments.iter().map(|&(n, segment)| self.fetch(n, segment).map(move |object| (n, object)).boxed());
+        let fetches =
+            segments.iter().copied().map(|(n, segment)| self.fetch(n, segment).map(move |object| (n, object)).boxed());
         let mut fetched = futures::stream::iter(fetches).buffered(FETCH_AHEAD);
         let mut taken_in = 0;
         while let Some((n, object)) = fetched.next().await {

@@ -364,13 +364,17 @@ fn check_labels(labels: &Labels, limits: &Limits) -> Result<(), Refusal> {
     let count = labels.len();
     if count > limits.max_labels_per_series {
         let max = limits.max_labels_per_series;
-        let why = format!("{count} labels, the limit is {max} (max-labels-per-series). Raise --ingester.max-labels-per-series.");
+        let why = format!(
+            "{count} labels, the limit is {max} (max-labels-per-series). Raise --ingester.max-labels-per-series."
+        );
         return Err(Refusal::Invalid(Reason::MaxLabelsPerSeries, why));
     }
     for (name, value) in labels.iter() {
         if name.len() > limits.max_label_name_bytes {
             let (len, max) = (name.len(), limits.max_label_name_bytes);
-            let why = format!("a label name of {len} bytes, the limit is {max} (max-label-name-bytes). Raise --ingester.max-label-name-bytes.");
+            let why = format!(
+                "a label name of {len} bytes, the limit is {max} (max-label-name-bytes). Raise --ingester.max-label-name-bytes."
+            );
             return Err(Refusal::Invalid(Reason::MaxLabelNameBytes, why));
         }
         if value.len() > limits.max_label_value_bytes {

@@ -90,10 +90,21 @@ enum Stage {
     /// Waiting for a seal.
     Pointing,
     /// Waiting for the head to take in the cut point.
-    Freezing { upto: SegmentNumber },
-    Packing { upto: SegmentNumber, attempt: u32 },
-    Waiting { upto: SegmentNumber, attempt: u32, until: Duration },
-    Proposing { upto: SegmentNumber },
+    Freezing {
+        upto: SegmentNumber,
+    },
+    Packing {
+        upto: SegmentNumber,
+        attempt: u32,
+    },
+    Waiting {
+        upto: SegmentNumber,
+        attempt: u32,
+        until: Duration,
+    },
+    Proposing {
+        upto: SegmentNumber,
+    },
 }
 
 /// The machine of one writer; see the module.

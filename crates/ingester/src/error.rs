@@ -127,7 +127,9 @@ pub enum PushError {
         max_bytes: usize,
     },
     /// The node has no memory.
-    #[error("this node uses {used_bytes} of {max_bytes} bytes of memory (memory-max). Raise --memory.max, or send less.")]
+    #[error(
+        "this node uses {used_bytes} of {max_bytes} bytes of memory (memory-max). Raise --memory.max, or send less."
+    )]
     Memory {
         /// What is in use.
         used_bytes: usize,
@@ -146,7 +148,9 @@ pub enum PushError {
         max_bytes: usize,
     },
     /// The request's segment was not durable in time. It may be yet: sending it again is harmless.
-    #[error("not durable after {after_ms} ms (ingester-ack-timeout): the bucket is slow or failing, see /-/ready and the log.")]
+    #[error(
+        "not durable after {after_ms} ms (ingester-ack-timeout): the bucket is slow or failing, see /-/ready and the log."
+    )]
     AckTimeout {
         /// The limit, in milliseconds.
         after_ms: u128,

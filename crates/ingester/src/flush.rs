@@ -55,8 +55,6 @@ pub(crate) enum Input {
         /// The segment.
         n: SegmentNumber,
     },
-    /// Time passed.
-    Tick,
 }
 
 /// What to do, in this order.
@@ -129,7 +127,6 @@ impl Flush {
             Input::Committed { n } => {
                 self.places.remove(&n);
             }
-            Input::Tick => {}
         }
         let mut outputs = Vec::new();
         self.propose(&mut outputs);
@@ -138,7 +135,7 @@ impl Flush {
         outputs
     }
 
-    /// When `step` wants to be called with `Tick`, if nothing else happens before.
+    /// When `step` wants to be called (with `Open`), if nothing else happens before.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
         let retries = self.places.values().filter_map(|place| match place {
             Place::Waiting { until, .. } => Some(*until),
@@ -200,7 +197,9 @@ impl Flush {
 
     fn seal_at(&self) -> Duration {
         match self.last_seal {
-            Some(last) if !self.hurry && self.open_bytes < self.rules.segment_bytes_max => last + self.rules.interval_min,
+            Some(last) if !self.hurry && self.open_bytes < self.rules.segment_bytes_max => {
+                last + self.rules.interval_min
+            }
             _ => Duration::ZERO,
         }
     }
@@ -247,7 +246,11 @@ mod tests {
         assert_eq!(flush.step(ms(2), Input::Open { bytes: 1000 }), [Output::Seal(2), put(2, 0)]);
         assert_eq!(flush.step(ms(90), Input::Open { bytes: 5000 }), [], "both slots are taken");
         assert_eq!(flush.wake_at(), None);
-        assert_eq!(flush.step(ms(91), Input::Stored { n: 2, attempt: 0 }), [Output::Seal(3), put(3, 0)], "1 goes first");
+        assert_eq!(
+            flush.step(ms(91), Input::Stored { n: 2, attempt: 0 }),
+            [Output::Seal(3), put(3, 0)],
+            "1 goes first"
+        );
         assert_eq!(flush.step(ms(92), Input::Stored { n: 1, attempt: 0 }), [Output::Propose { n: 1, attempt: 0 }]);
         assert_eq!(flush.step(ms(93), Input::Committed { n: 1 }), [Output::Propose { n: 2, attempt: 0 }]);
     }
@@ -258,10 +261,10 @@ mod tests {
         flush.step(ms(0), Input::Open { bytes: 1 });
         assert_eq!(flush.step(ms(5), Input::NotStored { n: 1 }), []);
         assert_eq!(flush.wake_at(), Some(ms(105)));
-        assert_eq!(flush.step(ms(105), Input::Tick), [put(1, 1)]);
+        assert_eq!(flush.step(ms(105), Input::Open { bytes: 0 }), [put(1, 1)]);
         flush.step(ms(110), Input::NotStored { n: 1 });
         assert_eq!(flush.wake_at(), Some(ms(310)));
-        assert_eq!(flush.step(ms(310), Input::Tick), [put(1, 2)]);
+        assert_eq!(flush.step(ms(310), Input::Open { bytes: 0 }), [put(1, 2)]);
         assert_eq!(flush.step(ms(320), Input::Stored { n: 1, attempt: 2 }), [Output::Propose { n: 1, attempt: 2 }]);
     }
 
@@ -298,7 +301,7 @@ mod tests {
                         Input::Committed { n: committed }
                     }
                     4 => Input::Hurry,
-                    _ => Input::Tick,
+                    _ => Input::Open { bytes: 0 },
                 };
                 for output in flush.step(ms(now), input) {
                     match output {

@@ -114,11 +114,6 @@ impl WriterHeads {
         generations.frozen.as_ref().map_or(0, |(_, head)| head.stats().bytes) + generations.growing.stats().bytes
     }
 
-    /// Series of the growing head.
-    pub(crate) fn series(&self) -> usize {
-        self.generations.read().growing.stats().series
-    }
-
     /// Runs `read` over the heads that hold the plan's segments, oldest first.
     async fn read<T>(
         &self,

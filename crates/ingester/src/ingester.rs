@@ -214,7 +214,11 @@ impl Shared {
             let shared = Arc::downgrade(self);
             self.parts.registry.gauge_fn(name, help, move || Some(read(&*shared.upgrade()?) as f64));
         };
-        gauge("bellrock_ingester_memory_bytes", "Heads, series table and buffers; 503 at memory-max", Shared::memory_bytes);
+        gauge(
+            "bellrock_ingester_memory_bytes",
+            "Heads, series table and buffers; 503 at memory-max",
+            Shared::memory_bytes,
+        );
         gauge("bellrock_ingester_series", "Series that were written lately", |s| s.appender.lock().table_series());
         gauge("bellrock_ingester_head_bytes", "Memory of all heads", |s| s.heads.memory_bytes());
         gauge("bellrock_ingester_buffer_bytes", "Open and sealed segments that are not committed", |s| {

@@ -25,9 +25,9 @@ mod tests;
 mod writer;
 
 pub use error::{IngesterError, Kind, PushError, Reason, Rejected};
-pub use pack::PackError;
 pub use heads::{HeadPlan, Heads, HeadsError};
 pub use ingester::{Ingester, Parts, Ticket};
+pub use pack::PackError;
 pub use settings::{Limits, Settings};
 
 /// The index as consensus keeps it.

@@ -39,14 +39,20 @@ impl Metrics {
                 "Writes answered 503, by reason: their senders retry. Worry when it keeps growing",
                 ["reason"],
             ),
-            exemplars_ignored: r.counter("bellrock_ingester_exemplars_ignored_total", "Exemplars sent, which are not stored yet"),
+            exemplars_ignored: r
+                .counter("bellrock_ingester_exemplars_ignored_total", "Exemplars sent, which are not stored yet"),
             ack_seconds: r.histogram(
                 "bellrock_ingester_ack_duration_seconds",
                 "From the append to the ack of a write. Worry when it nears the senders' timeout",
                 DURATION_BUCKETS_SECONDS,
             ),
-            segment_bytes: r.histogram("bellrock_ingester_segment_bytes", "Sizes of stored segments", SEGMENT_BYTES_BUCKETS),
-            segments_committed: r.counter("bellrock_ingester_segments_committed_total", "Segments committed to the index"),
+            segment_bytes: r.histogram(
+                "bellrock_ingester_segment_bytes",
+                "Sizes of stored segments",
+                SEGMENT_BYTES_BUCKETS,
+            ),
+            segments_committed: r
+                .counter("bellrock_ingester_segments_committed_total", "Segments committed to the index"),
             put_failures: r.counter(
                 "bellrock_ingester_segment_put_failures_total",
                 "PUTs of segments that failed and are tried again. Worry when it grows",
@@ -65,7 +71,8 @@ impl Metrics {
                 "bellrock_ingester_last_cut_timestamp_seconds",
                 "When the last cut was committed. Worry when it is an hour ago while samples arrive",
             ),
-            adopted: r.counter("bellrock_ingester_writers_adopted_total", "Dead writers whose segments were loaded and cut"),
+            adopted: r
+                .counter("bellrock_ingester_writers_adopted_total", "Dead writers whose segments were loaded and cut"),
             quarantined: r.counter(
                 "bellrock_ingester_segments_quarantined_total",
                 "Segments that could not be decoded and were put aside. Worry at once: see docs/runbook.md",

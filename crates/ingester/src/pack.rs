@@ -9,7 +9,12 @@ use model::Revision;
 /// Packs a head, series by series, so that memory holds the head, the block and one series at a time.
 ///
 /// Errors: a head whose codes do not decode, which is a bug.
-pub(crate) fn pack(head: &Head, cluster: u128, id: BlockId, built_at: Revision) -> Result<(Bytes, BlockMeta), PackError> {
+pub(crate) fn pack(
+    head: &Head,
+    cluster: u128,
+    id: BlockId,
+    built_at: Revision,
+) -> Result<(Bytes, BlockMeta), PackError> {
     let mut writer = BlockWriter::new(Header { cluster, built_at });
     for series in head.sorted_series() {
         let (tenant, labels, samples) = series?;

@@ -2,7 +2,10 @@
 //!
 //! Only in builds with the feature `plant`, which no default build has, and only with `BELLROCK_PLANT` set.
 
-#![cfg_attr(feature = "plant", allow(clippy::disallowed_methods, reason = "a test hook, kept out of the settings on purpose"))]
+#![cfg_attr(
+    feature = "plant",
+    allow(clippy::disallowed_methods, reason = "a test hook, kept out of the settings on purpose")
+)]
 
 /// Which bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -245,7 +245,10 @@ async fn many_senders_at_once_lose_nothing() {
     process.stop().await;
     let group = open_group(folder.path(), SystemClock::shared(), Registry::new());
     let (blocks, left) = group.read(|index| {
-        (index.blocks().map(|block| block.samples).sum::<u64>(), index.writers().map(|(_, w)| w.added - w.cut).sum::<u64>())
+        (
+            index.blocks().map(|block| block.samples).sum::<u64>(),
+            index.writers().map(|(_, w)| w.added - w.cut).sum::<u64>(),
+        )
     });
     assert_eq!((blocks, left), (4 * 50 * 20, 0));
     group.close().await;

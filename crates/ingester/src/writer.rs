@@ -203,7 +203,8 @@ impl Writer {
 
     fn seal(&mut self, now: Duration, n: SegmentNumber) {
         let sealed_at = self.shared.parts.group.read(|index| index.revision());
-        let Sealed { n: number, mut columns, mut waiters, is_cut_point, first_after_cut } = self.shared.appender.lock().seal();
+        let Sealed { n: number, mut columns, mut waiters, is_cut_point, first_after_cut } =
+            self.shared.appender.lock().seal();
         columns.seal();
         assert_eq!(n, number, "the appender and the flush count alike");
         if is_planted(Plant::AckBeforeFsync) {

@@ -91,7 +91,11 @@ impl Blocks {
                 Step::Done(output) => return Ok(output),
                 Step::Fetch(ranges) => {
                     let parts = self.bucket.get_ranges(key, &ranges).await.map_err(|e| {
-                        if e.kind() == bucket::ErrorKind::NotFound { ReadError::Gone } else { ReadError::Bucket(e.to_string()) }
+                        if e.kind() == bucket::ErrorKind::NotFound {
+                            ReadError::Gone
+                        } else {
+                            ReadError::Bucket(e.to_string())
+                        }
                     })?;
                     request.supply(parts).map_err(refused)?;
                 }

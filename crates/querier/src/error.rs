@@ -6,10 +6,7 @@ use model::ObjectKey;
 /// A query that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The expression does not parse.
-    #[error("{0}")]
-    Parse(promql::ParseError),
-    /// The evaluation failed.
+    /// The expression does not parse, or its evaluation failed.
     #[error("{0}")]
     Evaluate(promql::EvalError),
     /// A block can't be read.
@@ -36,7 +33,9 @@ pub enum QueryError {
     #[error("the index does not answer: {0}")]
     Index(String),
     /// The selected series hold more samples than a query may.
-    #[error("query processing would load too many samples into memory in query execution: more than {0} (querier-max-samples)")]
+    #[error(
+        "query processing would load too many samples into memory in query execution: more than {0} (querier-max-samples)"
+    )]
     TooManySamples(u64),
     /// Too slow.
     #[error("query timed out in {0}")]
@@ -73,7 +72,6 @@ impl QueryError {
     /// Who acts.
     pub fn kind(&self) -> Kind {
         match self {
-            QueryError::Parse(_) => Kind::Invalid,
             QueryError::Evaluate(error) => evaluation_kind(error),
             QueryError::TooManySamples(_) => Kind::Evaluation,
             QueryError::Timeout(_) => Kind::Timeout,

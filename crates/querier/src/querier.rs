@@ -132,8 +132,7 @@ impl Querier {
         at: TimestampMs,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
-        let expr = promql::parse(text).map_err(QueryError::Parse)?;
-        self.evaluate(tenant, Query::of_instant(expr, text, at), options).await
+        self.evaluate(tenant, Query::instant(text, at).map_err(QueryError::Evaluate)?, options).await
     }
 
     /// Evaluates `text` at every step of a range.
@@ -144,8 +143,7 @@ impl Querier {
         range: RangeOf,
         options: &QueryOptions,
     ) -> Result<Answer, QueryError> {
-        let expr = promql::parse(text).map_err(QueryError::Parse)?;
-        let query = Query::of_range(expr, text, range.start, range.end, range.step).map_err(QueryError::Evaluate)?;
+        let query = Query::range(text, range.start, range.end, range.step).map_err(QueryError::Evaluate)?;
         self.evaluate(tenant, query, options).await
     }
 
@@ -183,10 +181,11 @@ impl Querier {
             gather.check_quarantined(range)?;
             let mut found = BTreeSet::new();
             for matchers in selectors {
-                gather.each_series(matchers, range, &mut |labels| {
-                    found.insert(labels);
-                })
-                .await?;
+                gather
+                    .each_series(matchers, range, &mut |labels| {
+                        found.insert(labels);
+                    })
+                    .await?;
             }
             Ok(found)
         };

@@ -152,11 +152,8 @@ pub(crate) struct EngineStorage<'q> {
 
 impl Storage for EngineStorage<'_> {
     fn select(&self, selection: &Selection) -> Result<Vec<(Labels, Arc<Samples>)>, StorageError> {
-        let found = futures::executor::block_on(self.gather.select(
-            &selection.matchers,
-            selection.range,
-            self.samples_max,
-        ));
+        let found =
+            futures::executor::block_on(self.gather.select(&selection.matchers, selection.range, self.samples_max));
         match found {
             Ok(series) => {
                 let metrics = &self.gather.shared.metrics;
