@@ -17,7 +17,10 @@ const RELATIVE_DIFFERENCE_MAX: f64 = 1e-12;
 /// What means something else in Prometheus 2 than in 3, as a part of the expression, and why.
 const CHANGED_SINCE_2: [(&str, &str); 3] = [
     ("increase(", "3.x extrapolates the increase of a counter younger than its window to zero in another way"),
-    ("histogram_quantile(", "rates of young buckets differ as `increase` does, and 3.x smooths their small differences"),
+    (
+        "histogram_quantile(",
+        "rates of young buckets differ as `increase` does, and 3.x smooths their small differences",
+    ),
     ("_duration_seconds_sum[", "the counters of a fresh Prometheus are younger than their window, as with `increase`"),
 ];
 
@@ -100,6 +103,18 @@ impl Comparison {
     }
 }
 
+/// When the latest scrape of every target was, as `up` says; asked at a time so late that nothing is after it.
+pub fn scrape_times(server: &Client) -> Result<Vec<TimestampMs>> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
+    let answer = server.instant("timestamp(up)", now)?.map_err(|error| anyhow::anyhow!(error))?;
+    let Data::Vector(vector) = answer.data else { anyhow::bail!("timestamp(up) is {}", answer.data) };
+    let time = |(_, v): &(Labels, Value)| match v {
+        Value::Float(seconds) => Some((seconds * 1000.0).round() as i64),
+        Value::Histogram(_) => None,
+    };
+    Ok(vector.iter().filter_map(time).collect())
+}
+
 fn is_empty(answer: &Result<Answer, String>) -> bool {
     match answer {
         Ok(Answer { data: Data::Vector(vector), .. }) => vector.is_empty(),
@@ -119,7 +134,9 @@ fn differences(
         (Ok(peer), Ok(ours)) => compare_data(&peer.data, &ours.data, in_order),
         (Err(_), Err(_)) => vec![],
         (Ok(peer), Err(error)) => vec![format!("failed with {error}; the peer: {}", shorten(&peer.data.to_string()))],
-        (Err(error), Ok(ours)) => vec![format!("the peer failed with {error}; here: {}", shorten(&ours.data.to_string()))],
+        (Err(error), Ok(ours)) => {
+            vec![format!("the peer failed with {error}; here: {}", shorten(&ours.data.to_string()))]
+        }
     };
     found.into_iter().map(|line| format!("{kind}: {line}")).collect()
 }
@@ -175,7 +192,10 @@ fn compare_series(peer: &[(Labels, Samples)], ours: &[(Labels, Samples)]) -> Vec
 }
 
 fn values_are_equal(a: f64, b: f64) -> bool {
-    a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= RELATIVE_DIFFERENCE_MAX * a.abs().max(b.abs())
+    let difference = (a - b).abs();
+    a == b
+        || (a.is_nan() && b.is_nan())
+        || (difference.is_finite() && difference <= RELATIVE_DIFFERENCE_MAX * a.abs().max(b.abs()))
 }
 
 fn shorten(text: &str) -> String {

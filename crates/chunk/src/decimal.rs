@@ -47,8 +47,9 @@ pub fn at_scale(v: f64, scale: Scale) -> Option<i64> {
         0 => whole(v),
         1..16 => {
             let x = v * DIVISORS[usize::from(scale)];
-            // Written so that NaN fails.
-            if !(x.abs() < SCALED_MAX) {
+            // NaN is below nothing.
+            let is_short = x.abs() < SCALED_MAX;
+            if !is_short {
                 return None;
             }
             let rounded = (x + ROUNDER) - ROUNDER;

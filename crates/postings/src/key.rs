@@ -8,6 +8,7 @@
 //! name' is the name with 00 written as 01 01 and 01 as 01 02: the order stays, and 00 only ends. A tenant has no
 //! such bytes by its rule. The value comes last and stays as it is, so that automata run over its own bytes.
 
+#[cfg(test)]
 /// The key of a label; see the module for empty names and values.
 pub(crate) fn key(tenant: &str, name: &str, value: &str) -> Vec<u8> {
     let mut out = prefix(tenant, name);

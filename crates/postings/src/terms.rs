@@ -46,7 +46,7 @@ impl Terms {
             } else {
                 let values = self.values_matching(&prefix, prepared)?;
                 if values.is_empty() {
-                    return Ok(Plan::nothing());
+                    return Ok(Plan::default());
                 }
                 include.push(values);
             }
