@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use crate::stand_in::format_sample_value;
 use model::{Histogram, Labels, Samples, Value};
+use promql::format_sample_value;
 
 /// Writes a string. With `html`, `<`, `>`, `&`, U+2028 and U+2029 are escaped too, as Go's encoder does everywhere but
 /// in label sets.

@@ -20,7 +20,6 @@ mod router;
 mod server;
 mod services;
 mod settings;
-mod stand_in;
 mod tenant;
 mod times;
 mod write;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::stand_in::QueryResult;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
+use promql::QueryResult;
 
 use crate::response::{ApiError, ErrorType, success_of_query};
 use crate::router::Shared;

@@ -3,13 +3,13 @@
 use std::convert::Infallible;
 use std::vec;
 
-use crate::stand_in::{QueryResult, ResultSample, ResultSeries};
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
 use model::Labels;
+use promql::{QueryResult, ResultSample, ResultSeries};
 
 use crate::body::BodyError;
 use crate::budget::ByteBudget;

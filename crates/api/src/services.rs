@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::stand_in::QueryResult;
 use futures::future::BoxFuture;
 use model::{Labels, Matcher, Metadata, TenantId, TimeRange, TimestampMs};
+use promql::QueryResult;
 use proto::WriteRequest;
 
 /// Who acts on an error; decides the status code (STYLE.md, "Errors").

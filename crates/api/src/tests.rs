@@ -17,8 +17,8 @@ use runtime::{ManualClock, Random, Registry, Shutdown, Stage, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
-use crate::stand_in::{QueryResult, ResultSample, ResultSeries};
 use crate::*;
+use promql::{QueryResult, ResultSample, ResultSeries};
 
 const NOW: TimestampMs = 1_700_000_000_500;
 
