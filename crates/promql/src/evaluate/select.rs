@@ -7,6 +7,7 @@ use model::{Labels, Samples, TimestampMs, Value, is_stale};
 use super::Evaluator;
 use super::error::EvalError;
 use super::extended::interpolate;
+use super::matching::text_of;
 use super::matrix::{Column, Matrix, Row};
 use super::plan::{Select, SelectRange};
 use super::steps::Steps;
@@ -49,15 +50,29 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Evaluates an instant selector, but to the samples' own times, in milliseconds.
-    pub(super) fn select_origins(&self, select: &Select, steps: Steps) -> Result<Matrix<'a>, EvalError> {
+    ///
+    /// Errors: histograms, if only floats make sense.
+    pub(super) fn select_origins(
+        &self,
+        select: &Select,
+        steps: Steps,
+        only_floats: bool,
+    ) -> Result<Matrix<'a>, EvalError> {
         let series = self.fetch(&select.selection)?;
         let mut matrix = self.matrix();
         for (labels, samples) in series {
             self.cells(steps)?;
             let mut column = Column::absent(steps.count());
-            for_each_latest(&samples, self.options.lookback_ms, steps, select, |step, t, _| {
+            let mut has_histograms = false;
+            for_each_latest(&samples, self.options.lookback_ms, steps, select, |step, t, v| {
+                has_histograms |= matches!(v, Value::Histogram(_));
                 column.set_float(step, t as f64);
             });
+            if only_floats && has_histograms {
+                let series = text_of(&labels);
+                let why = format!("this should be an info metric, with float samples: {series}");
+                return Err(EvalError::Execution(why));
+            }
             matrix.push(Row { labels, drop_name: false, column })?;
         }
         Ok(matrix)
