@@ -167,9 +167,12 @@ async fn one_bad_sample_costs_no_other() {
     let process = Process::start(folder.path()).await;
     let mut builder = WriteRequestBuilder::new();
     builder.series(&labels("up"), &[(1000, 1.0), (-1, 2.0), (i64::MAX, 3.0)]);
-    builder.series_of([("job", "nameless")], &[(1000, 1.0)]);
-    builder.series_of([("__name__", "twice"), ("a", "1"), ("a", "2")], &[(1000, 1.0)]);
-    builder.series_of([("job", "test"), ("__name__", "up")], &[(5000, 5.0)]);
+    let mut add = |labels: &[(&str, &str)], sample| {
+        builder.series_of(labels.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())), &[sample], &[]);
+    };
+    add(&[("job", "nameless")], (1000, 1.0));
+    add(&[("__name__", "twice"), ("a", "1"), ("a", "2")], (1000, 1.0));
+    add(&[("job", "test"), ("__name__", "up")], (5000, 5.0));
     let error = process.push_bytes("a", &builder.finish()).await.unwrap_err();
     let PushError::Rejected(rejected) = &error else { panic!("{error}") };
     let reasons: Vec<_> = rejected.counts().collect();
