@@ -33,7 +33,7 @@ async fn conformance(bucket: &Bucket) {
     let missing = bucket.get(&segment(1, 1)).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     assert!(missing.to_string().starts_with("get segments/1.00000000000000000001/"), "{missing}");
-    assert_eq!(bucket.get_ranges(&segment(1, 1), &[0..1]).await.map_err(kind), Err(ErrorKind::NotFound));
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[0..1, 2..3]).await.map_err(kind), Err(ErrorKind::NotFound));
     assert_eq!(bucket.list(Folder::Segments).await.unwrap(), []);
 
     // A bucket is nobody's, then one cluster's for ever.
