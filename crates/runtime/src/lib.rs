@@ -6,14 +6,17 @@
 //!
 //! This crate knows nothing of metrics stores: no series, no segments, no settings.
 
+#![allow(clippy::disallowed_methods, reason = "this crate is the door that the others go through")]
+
 mod append_file;
 mod clock;
 mod data_dir;
 mod files;
-pub mod memory;
 pub mod metrics;
+pub mod process;
 mod random;
 mod shutdown;
+mod sockets;
 mod tasks;
 
 pub use append_file::AppendFile;
@@ -23,4 +26,5 @@ pub use files::{create_folder, free_bytes, sync_folder, write_atomically};
 pub use metrics::{Counter, Counters, Gauge, GaugeF64, Gauges, Histogram, Histograms, Registry};
 pub use random::{Random, RandomError};
 pub use shutdown::{Shutdown, Stage, StopReason};
+pub use sockets::{ListenError, listen};
 pub use tasks::{Tasks, blocking, panic_message, spawn};

@@ -1,0 +1,120 @@
+//! Real agents push to Bellrock, and it answers as the Prometheus beside it that holds the same samples.
+//!
+//! Half a minute at a scrape a second by default; `BELLROCK_FULL=1` takes ten minutes at five seconds.
+
+use model::TimestampMs;
+use tests::agents::{self, Agent, Prometheus};
+use tests::compare::{Comparison, read_expressions, scrape_times, time_between_scrapes};
+use tests::{Client, skips, wait_within};
+
+use crate::crash::is_full;
+use crate::node;
+
+/// What to ask.
+const EXPRESSIONS: &str = include_str!("../testdata/expressions.txt");
+
+/// Debian's Prometheus is a 2.42.
+const PEER_VERSION: u32 = 2;
+
+/// How long agents run, and how often they scrape.
+struct Pace {
+    seconds: i64,
+    interval_seconds: i64,
+}
+
+fn pace() -> Pace {
+    if is_full() { Pace { seconds: 600, interval_seconds: 5 } } else { Pace { seconds: 30, interval_seconds: 1 } }
+}
+
+impl Pace {
+    fn interval(&self) -> String {
+        format!("{}s", self.interval_seconds)
+    }
+
+    /// Waits until both servers hold samples of every target over the whole time; gives a time that both hold.
+    #[track_caller]
+    fn wait_for_samples(&self, peer: &Client, bellrock: &Client, targets: usize) -> TimestampMs {
+        let deadline = std::time::Duration::from_secs(self.seconds as u64 * 2 + 60);
+        let mut first = None;
+        let end = wait_within(deadline, || {
+            let (theirs, ours) = (scrape_times(peer).ok()?, scrape_times(bellrock).ok()?);
+            if theirs.len() < targets || ours.len() < targets {
+                return None;
+            }
+            let oldest = *theirs.iter().chain(&ours).min()?;
+            let since = *first.get_or_insert(oldest);
+            // Two intervals back: every series of a scrape that old has arrived, on both sides.
+            let latest = oldest - 2 * self.interval_seconds * 1_000;
+            let end = time_between_scrapes(&theirs, self.interval_seconds * 1_000, latest);
+            (end - since >= self.seconds * 1_000).then_some(end)
+        });
+        end.expect("the agents' samples arrive")
+    }
+
+    #[track_caller]
+    fn compare(&self, peer: &Client, bellrock: &Client, end: TimestampMs) {
+        let comparison = Comparison {
+            expressions: read_expressions(EXPRESSIONS),
+            end,
+            range_ms: if is_full() { 3_600_000 } else { self.seconds * 1_000 },
+            step_ms: if is_full() { 15_000 } else { self.interval_seconds * 2_000 },
+            peer_version: PEER_VERSION,
+        };
+        let outcome = comparison.run(peer, bellrock).unwrap();
+        println!("{outcome}");
+        assert!(outcome.asked >= 60 && outcome.non_empty >= 50, "{outcome}");
+        assert!(outcome.differences.is_empty(), "{outcome}");
+    }
+}
+
+#[track_caller]
+fn assert_zero(agent: &Agent, metrics: &[&str]) {
+    for metric in metrics {
+        let v = agent.client().metric(metric).unwrap();
+        assert_eq!(v, Some(0.0), "{metric} of the agent");
+    }
+}
+
+#[test]
+fn prometheus_remote_writes_and_answers_are_equal() {
+    let Some(prometheus) = skips::program("prometheus", "prometheus") else { return };
+    let Some(exporter) = skips::program("prometheus-node-exporter", "prometheus-node-exporter") else { return };
+    let pace = pace();
+    let node = node();
+    let exporter = agents::start_node_exporter(&exporter).unwrap();
+    let settings = Prometheus {
+        remote_write: Some(format!("{}/api/v1/write", node.client().base())),
+        scrape_interval: pace.interval(),
+        is_receiver: false,
+    };
+    let prometheus = settings.start(&prometheus).unwrap();
+    agents::set_targets(&prometheus, &[("prometheus", prometheus.address()), ("node", exporter.address())]).unwrap();
+    let end = pace.wait_for_samples(prometheus.client(), node.client(), 2);
+    pace.compare(prometheus.client(), node.client(), end);
+    assert_zero(
+        &prometheus,
+        &[
+            "prometheus_remote_storage_samples_failed_total",
+            "prometheus_remote_storage_samples_dropped_total",
+            "prometheus_remote_storage_samples_retried_total",
+        ],
+    );
+}
+
+#[test]
+fn vmagent_remote_writes_and_answers_are_equal() {
+    let Some(prometheus) = skips::program("prometheus", "prometheus") else { return };
+    let Some(exporter) = skips::program("prometheus-node-exporter", "prometheus-node-exporter") else { return };
+    let Some(vmagent) = skips::program("vmagent", "victoria-metrics") else { return };
+    let pace = pace();
+    let node = node();
+    let exporter = agents::start_node_exporter(&exporter).unwrap();
+    let receiver = Prometheus { remote_write: None, scrape_interval: pace.interval(), is_receiver: true };
+    let receiver = receiver.start(&prometheus).unwrap();
+    let urls = [node.client(), receiver.client()].map(|client| format!("{}/api/v1/write", client.base()));
+    let vmagent = agents::start_vmagent(&vmagent, &pace.interval(), &urls).unwrap();
+    agents::set_targets(&vmagent, &[("prometheus", receiver.address()), ("node", exporter.address())]).unwrap();
+    let end = pace.wait_for_samples(receiver.client(), node.client(), 2);
+    pace.compare(receiver.client(), node.client(), end);
+    assert_zero(&vmagent, &["vmagent_remotewrite_packets_dropped_total", "vmagent_remotewrite_retries_count_total"]);
+}

@@ -1,0 +1,159 @@
+//! kill -9 under load, during a cut and during recovery: every acked sample is read back, once, bit by bit.
+//!
+//! A few rounds by default; `BELLROCK_FULL=1` runs all twenty and holds the load to 20,000 samples a second.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tests::load::{Load, Shape};
+use tests::{Client, Node, Random, Settings, wait_for};
+
+use crate::settings;
+
+/// What the load must reach in a full run.
+const SAMPLES_PER_SECOND_MIN: f64 = 20_000.0;
+
+/// When a node is killed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Moment {
+    /// While the senders push.
+    Load,
+    /// After SIGTERM under load: it drains, flushes and cuts.
+    Cut,
+    /// While it starts again after another kill.
+    Recovery,
+}
+
+/// Whether the long form of a test was asked for.
+pub fn is_full() -> bool {
+    std::env::var("BELLROCK_FULL").is_ok_and(|v| v == "1")
+}
+
+fn rounds(random: &mut Random) -> Vec<Moment> {
+    let counts = if is_full() { [12, 5, 3] } else { [2, 1, 1] };
+    let mut rounds = Vec::new();
+    for (moment, count) in [Moment::Load, Moment::Cut, Moment::Recovery].into_iter().zip(counts) {
+        rounds.extend(std::iter::repeat_n(moment, count));
+    }
+    for i in (1..rounds.len()).rev() {
+        rounds.swap(i, random.below(i as u64 + 1) as usize);
+    }
+    rounds
+}
+
+/// Waits until the senders have got some more acks: how many is the random moment.
+pub fn wait_for_acks(acked: &AtomicU64, random: &mut Random) {
+    let enough = 2_000 + random.below(60_000);
+    wait_for("the senders get acks", || (acked.load(Ordering::Relaxed) >= enough).then_some(()));
+}
+
+/// A random part of `span`. The pause is the moment itself: nothing is waited for.
+fn pause_within(span: Duration, random: &mut Random) {
+    std::thread::sleep(span.mul_f64(random.below(1_000) as f64 / 1_000.0));
+}
+
+/// Pushes while the node cuts its head twice, and checks before anything else happens to it; a restart would take the
+/// segments in anew and hide what a cut has done.
+fn survives_cuts(node: &mut Node, load: &mut Load) -> bool {
+    let cuts = |client: &Client| client.metric("bellrock_ingester_cuts_total").unwrap().unwrap_or(0.0);
+    let client = node.client().clone();
+    let before = cuts(&client);
+    load.run(&client, |_| {
+        wait_for("the head is cut twice", || (cuts(&client) >= before + 2.0).then_some(()));
+        Ok(())
+    })
+    .unwrap();
+    let verdict = load.check(&client, true).unwrap();
+    println!("two cuts under load: {verdict:?}");
+    verdict.is_clean() && verdict.present == load.acked()
+}
+
+/// How long an orderly stop and a start take here, with some load behind them.
+fn measure(node: &mut Node, load: &mut Load, random: &mut Random) -> (Duration, Duration) {
+    load.run(&node.client().clone(), |acked| {
+        wait_for_acks(acked, random);
+        Ok(())
+    })
+    .unwrap();
+    let stopping = Instant::now();
+    assert!(node.terminate().unwrap().success());
+    let starting = Instant::now();
+    node.start_again().unwrap();
+    (starting - stopping, starting.elapsed())
+}
+
+/// Kills a node in every way and checks it after each; returns false at the first sample that is not as it was acked.
+fn survives_kills(settings: &Settings, seed: u64) -> bool {
+    let mut random = Random::new(seed);
+    let mut node = Node::start(settings).unwrap();
+    let mut load = Load::new(seed, Shape::default());
+    if !survives_cuts(&mut node, &mut load) {
+        return false;
+    }
+    let (stop, start) = measure(&mut node, &mut load, &mut random);
+    println!("an orderly stop takes {stop:?}, a start {start:?}");
+    let (mut acked, mut elapsed) = (0, Duration::ZERO);
+    for (i, moment) in rounds(&mut random).into_iter().enumerate() {
+        let mut in_time = true;
+        let run = load.run(&node.client().clone(), |acked| {
+            wait_for_acks(acked, &mut random);
+            if moment == Moment::Cut {
+                node.process().signal(Signal::TERM)?;
+                pause_within(stop, &mut random);
+                in_time = node.process().ended().is_none();
+            }
+            node.kill()
+        });
+        let run = run.unwrap();
+        (acked, elapsed) = (acked + run.acked, elapsed + run.elapsed);
+        if moment == Moment::Recovery {
+            node.spawn_again().unwrap();
+            pause_within(start, &mut random);
+            node.kill().unwrap();
+        }
+        node.start_again().unwrap();
+        let verdict = load.check(node.client(), false).unwrap();
+        let late = if in_time { "" } else { " (it had stopped before)" };
+        println!("round {i}: killed during {moment:?}{late} after {} acked samples: {verdict:?}", run.acked);
+        if !verdict.is_clean() {
+            return false;
+        }
+    }
+    let rate = acked as f64 / elapsed.as_secs_f64();
+    println!("{acked} samples were acked in {elapsed:?}, {rate:.0} a second");
+    assert!(!is_full() || rate >= SAMPLES_PER_SECOND_MIN, "the load was {rate:.0} samples a second");
+
+    // The whole once more, from the head and, after a cut, from blocks.
+    for from in ["head", "blocks"] {
+        let verdict = load.check(node.client(), true).unwrap();
+        println!("all of it, from the {from}: {verdict:?}");
+        if !verdict.is_clean() {
+            return false;
+        }
+        assert_eq!(verdict.present, load.acked());
+        assert!(node.terminate().unwrap().success());
+        node.start_again().unwrap();
+    }
+    true
+}
+
+/// A node that cuts its head every second, so that kills fall into cuts too.
+fn cutting() -> Settings {
+    settings().argument("--ingester.cut-age-max=1s")
+}
+
+#[test]
+fn acked_samples_survive_kill_9() {
+    let seed = Random::seed("crash::acked_samples_survive_kill_9");
+    assert!(survives_kills(&cutting(), seed), "acked samples are not as they were sent, seed {seed}");
+}
+
+/// The check finds what it is there to find.
+#[cfg(feature = "plant")]
+#[test]
+fn a_cut_that_retires_nothing_is_found() {
+    let seed = Random::seed("crash::a_cut_that_retires_nothing_is_found");
+    let planted = cutting().variable("BELLROCK_PLANT", "cut-without-retiring");
+    assert!(!survives_kills(&planted, seed), "the planted bug was not found, seed {seed}");
+}

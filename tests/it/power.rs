@@ -1,0 +1,59 @@
+//! Power loss under load: an ext4 image is shut down without a flush of its journal. Every acked sample is read back.
+//!
+//! One round by default, five with `BELLROCK_FULL=1`. Needs root.
+
+use tests::disk::Disk;
+use tests::load::{Load, Shape};
+use tests::{Node, Random, Settings};
+
+use crate::crash::{is_full, wait_for_acks};
+use crate::settings;
+
+/// Room for a few minutes of load.
+const DISK_MEBIBYTES: u64 = 512;
+
+/// Cuts the power in the middle of writes; returns false at the first sample that is not as it was acked, or if the
+/// node does not start again.
+fn survives_power_loss(settings: &Settings, seed: u64, mut disk: Disk) -> bool {
+    let mut random = Random::new(seed);
+    let mut node = Node::start_on(settings, &disk.path().join("data")).unwrap();
+    let mut load = Load::new(seed, Shape::default());
+    for round in 0..if is_full() { 5 } else { 1 } {
+        let run = load.run(&node.client().clone(), |acked| {
+            wait_for_acks(acked, &mut random);
+            disk.cut_power()?;
+            node.kill()
+        });
+        let run = run.unwrap();
+        disk.unmount().unwrap();
+        disk.mount().unwrap();
+        if let Err(error) = node.start_again() {
+            println!("round {round}: the node does not start again: {error:#}");
+            return false;
+        }
+        let verdict = load.check(node.client(), true).unwrap();
+        println!("round {round}: power cut after {} acked samples: {verdict:?}", run.acked);
+        if !verdict.is_clean() {
+            return false;
+        }
+        assert_eq!(verdict.present, load.acked());
+    }
+    true
+}
+
+#[test]
+fn acked_samples_survive_power_loss() {
+    let Some(disk) = Disk::new(DISK_MEBIBYTES) else { return };
+    let seed = Random::seed("power::acked_samples_survive_power_loss");
+    assert!(survives_power_loss(&settings(), seed, disk), "acked samples are not as they were sent, seed {seed}");
+}
+
+/// The check finds what it is there to find.
+#[cfg(feature = "plant")]
+#[test]
+fn an_ack_before_the_fsync_is_found() {
+    let Some(disk) = Disk::new(DISK_MEBIBYTES) else { return };
+    let seed = Random::seed("power::an_ack_before_the_fsync_is_found");
+    let planted = settings().variable("BELLROCK_PLANT", "ack-before-fsync");
+    assert!(!survives_power_loss(&planted, seed, disk), "the planted bug was not found, seed {seed}");
+}

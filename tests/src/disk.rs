@@ -1,0 +1,122 @@
+//! A disk of its own for a node: an ext4 image on a loop device, which can lose power or become read-only.
+//!
+//! Needs root. The mount is undone when the disk is dropped.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::skips::skip;
+
+/// Asks ext4 to shut down (`_IOR('X', 125, __u32)`), from linux/fs/ext4/ext4.h.
+const EXT4_IOC_SHUTDOWN: u32 = 0x8004_587d;
+
+/// Without a flush of the journal: what was not fsynced is gone, as after a power cut.
+const NO_LOG_FLUSH: u32 = 2;
+
+/// An ext4 filesystem in a file.
+#[derive(Debug)]
+pub struct Disk {
+    folder: TempDir,
+    is_mounted: bool,
+}
+
+impl Disk {
+    /// Makes and mounts a filesystem of `mebibytes`; skips and gives `None` where that is not possible.
+    #[track_caller]
+    pub fn new(mebibytes: u64) -> Option<Disk> {
+        if !rustix::process::geteuid().is_root() {
+            skip("mounting a loop device needs root", "run the tests as root: sudo -E cargo test --workspace");
+            return None;
+        }
+        match Disk::make(mebibytes) {
+            Ok(disk) => Some(disk),
+            Err(error) => {
+                let install = "apt-get install -y --no-install-recommends e2fsprogs mount, in a container that may mount \
+                               (docker run --privileged)";
+                skip(&format!("no loop device with ext4 here ({error:#})"), install);
+                None
+            }
+        }
+    }
+
+    fn make(mebibytes: u64) -> Result<Disk> {
+        let folder = tempfile::Builder::new().prefix("bellrock-disk-").tempdir()?;
+        let mut disk = Disk { folder, is_mounted: false };
+        File::create(disk.image())?.set_len(mebibytes << 20)?;
+        std::fs::create_dir(disk.path())?;
+        run(Command::new("mkfs.ext4").arg("-q").arg(disk.image()))?;
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("mounted")
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    /// Mounts it again after [`Disk::cut_power`], which replays its journal.
+    pub fn mount(&mut self) -> Result<()> {
+        run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(self.image()).arg(self.path()))?;
+        self.is_mounted = true;
+        Ok(())
+    }
+
+    /// Takes the filesystem off.
+    pub fn unmount(&mut self) -> Result<()> {
+        run(Command::new("umount").arg(self.path()))?;
+        self.is_mounted = false;
+        Ok(())
+    }
+
+    /// Loses what was not fsynced, and every later write; the processes on it still run.
+    pub fn cut_power(&self) -> Result<()> {
+        // No safe wrapper of this ioctl is at hand, and `unsafe` is denied here; Python is needed by other tests too.
+        let script = "import fcntl,os,struct,sys\n\
+                      f=os.open(sys.argv[1],os.O_RDONLY)\n\
+                      fcntl.ioctl(f,int(sys.argv[2]),struct.pack('I',int(sys.argv[3])))";
+        let numbers = [EXT4_IOC_SHUTDOWN.to_string(), NO_LOG_FLUSH.to_string()];
+        run(Command::new("python3").args(["-c", script]).arg(self.path()).args(numbers))
+    }
+
+    /// Makes it read-only, as ext4 does when the disk below it fails.
+    pub fn make_read_only(&self) -> Result<()> {
+        let device = device_of(&self.path())?;
+        let trigger = format!("/sys/fs/ext4/{device}/trigger_fs_error");
+        std::fs::write(&trigger, "a test\n").with_context(|| trigger)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.is_mounted
+            && let Err(error) = run(Command::new("umount").arg("--lazy").arg(self.path()))
+        {
+            eprintln!("{} stays mounted: {error:#}", self.path().display());
+        }
+    }
+}
+
+/// `loop0` of the filesystem that is mounted at `path`.
+fn device_of(path: &Path) -> Result<String> {
+    let mounts = std::fs::read_to_string("/proc/mounts")?;
+    let path = path.to_string_lossy();
+    let line = mounts.lines().find(|line| line.split(' ').nth(1) == Some(&path)).context("it is mounted")?;
+    let device = line.split(' ').next().unwrap_or_default();
+    Ok(device.rsplit('/').next().unwrap_or_default().to_owned())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
