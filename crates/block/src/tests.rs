@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -448,8 +447,7 @@ fn little_is_fetched_for_one_series() {
 /// The golden block was written once, when the format was made; it is never written again.
 #[test]
 fn the_golden_block_is_read_as_ever() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/v1");
-    let object = Bytes::from(std::fs::read(folder.join("small.block")).unwrap());
-    let expected = std::fs::read_to_string(folder.join("small.answers")).unwrap();
+    let object = Bytes::from_static(include_bytes!("../testdata/v1/small.block"));
+    let expected = include_str!("../testdata/v1/small.answers");
     assert_eq!(ask_all(&object).unwrap(), expected);
 }
