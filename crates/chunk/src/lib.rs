@@ -7,4 +7,6 @@
 pub mod decimal;
 mod stream;
 
-pub use stream::{CodeShape, Decoder, SeriesState, histogram_in, measure_code, measure_varint, put_repeat};
+pub use stream::{
+    CodeShape, Decoder, SeriesState, histogram_in, measure_code, measure_plain_code, measure_varint, put_repeat,
+};
