@@ -88,18 +88,6 @@ impl Head {
         HeadStats { series: self.series.len, samples: self.samples, bytes, time_range: self.time_range }
     }
 
-    #[doc(hidden)]
-    pub fn memory_breakdown(&self) -> String {
-        format!(
-            "tenants {} series {} slab {} arena {} arrivals {}",
-            self.tenants.iter().map(TenantLabels::memory_bytes).sum::<usize>(),
-            self.series.memory_bytes(),
-            self.slab.memory_bytes(),
-            self.arena.memory_bytes(),
-            self.arrivals.memory_bytes()
-        )
-    }
-
     /// Takes in a committed segment, the next after [`Head::applied`]. About 20 ns a sample.
     ///
     /// Errors: not the next one, or it does not fit what came before; then the head stays as it is.

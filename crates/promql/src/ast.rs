@@ -113,7 +113,7 @@ pub struct Subquery {
     pub expr: Expr,
     /// How long the window is.
     pub range: Extent,
-    /// The time between two evaluations; None: the default.
+    /// The time between two evaluations; None, where it was not written or is 0: the default.
     pub step: Option<Extent>,
     /// The evaluation time, if it is fixed.
     pub at: Option<At>,

@@ -3,6 +3,8 @@
 //! It also settles what the grammar leaves open: set operators pair many with many, and an operation without two
 //! instant vectors pairs nothing.
 
+use std::collections::HashSet;
+
 use model::{METRIC_NAME, Matcher};
 
 use crate::ast::{
@@ -197,13 +199,16 @@ impl Checker<'_> {
             Arity::UpTo(more) => (listed - 1, listed - 1 + more),
             Arity::Any => (listed - 1, usize::MAX),
         };
-        let (bound, count) = match () {
-            () if found < at_least => (if at_least == at_most { "" } else { "at least " }, at_least),
-            () if found > at_most => (if at_least == at_most { "" } else { "at most " }, at_most),
-            () => return Ok(()),
+        if (at_least..=at_most).contains(&found) {
+            return Ok(());
+        }
+        let expected = match signature.arity {
+            Arity::Exact => listed.to_string(),
+            _ if found < at_least => format!("at least {at_least}"),
+            _ => format!("at most {at_most}"),
         };
         let name = signature.name;
-        let message = format!("expected {bound}{count} argument(s) in call to {name:?}, got {found}");
+        let message = format!("expected {expected} argument(s) in call to {name:?}, got {found}");
         Err(self.error(call.position, message))
     }
 
@@ -224,7 +229,9 @@ impl Checker<'_> {
 }
 
 fn label_matched_and_included(matching: &VectorMatching) -> Option<&String> {
-    matching.labels.iter().find(|label| matching.on && matching.include.contains(label))
+    // A set, as both lists may be as long as a text.
+    let include: HashSet<_> = matching.include.iter().collect();
+    matching.labels.iter().find(|label| matching.on && include.contains(label))
 }
 
 fn has_fill(matching: &VectorMatching) -> bool {

@@ -60,7 +60,7 @@ pub fn format_duration(ms: i64) -> String {
     for (name, unit_ms) in UNITS {
         let unit_ms = unit_ms.unsigned_abs();
         let only_exact = matches!(name, "y" | "w");
-        if rest >= unit_ms && !(only_exact && rest % unit_ms != 0) {
+        if rest >= unit_ms && (!only_exact || rest.is_multiple_of(unit_ms)) {
             text.push_str(&format!("{}{name}", rest / unit_ms));
             rest %= unit_ms;
         }

@@ -184,6 +184,9 @@ impl<'a> Lexer<'a> {
 
     fn token(&mut self) -> Result<TokenKind, ParseError> {
         let Some(c) = self.bump() else { return self.end() };
+        if self.bracket == Bracket::Opened && !(c.is_ascii_alphanumeric() || "()+-*/%^,.:]".contains(c)) {
+            return Err(self.unexpected_char(c));
+        }
         let kind = match c {
             ',' => TokenKind::Comma,
             '@' => TokenKind::At,
@@ -216,12 +219,10 @@ impl<'a> Lexer<'a> {
     }
 
     fn end(&mut self) -> Result<TokenKind, ParseError> {
-        if self.open_parens > 0 {
-            return Err(self.error("unclosed left parenthesis"));
-        }
         match self.bracket {
-            Bracket::Closed => Ok(TokenKind::End),
             Bracket::Opened => Err(self.error("unexpected end of input in duration expression")),
+            _ if self.open_parens > 0 => Err(self.error("unclosed left parenthesis")),
+            Bracket::Closed => Ok(TokenKind::End),
             _ => Err(self.error("unclosed left bracket")),
         }
     }
@@ -309,11 +310,14 @@ impl<'a> Lexer<'a> {
         if self.peek().is_none_or(|c| !is_alphanumeric(c) && c != '.') {
             return Ok(TokenKind::Number);
         }
-        self.at += duration_units_length(self.rest());
+        let units = duration_units_length(self.rest());
+        self.at += units;
         if self.peek().is_none_or(|c| !is_alphanumeric(c) && c != '.') {
             return Ok(TokenKind::Duration);
         }
-        self.bump();
+        if units > 0 || self.peek() == Some('.') {
+            self.bump();
+        }
         let bad = &self.text[self.start..self.at];
         Err(self.error(format!("bad number or duration syntax: {}", quote(bad.as_bytes()))))
     }
@@ -350,7 +354,10 @@ impl<'a> Lexer<'a> {
             '=' => TokenKind::Assign,
             '!' if self.take('~') => TokenKind::NotRegex,
             '!' if self.take('=') => TokenKind::Operator(BinaryOp::NotEqual),
-            '!' => return Err(self.error("unexpected character after '!' inside braces")),
+            '!' => {
+                let next = self.bump().map_or_else(|| "end of input".to_owned(), |next| format!("'{next}'"));
+                return Err(self.error(format!("unexpected character after '!' inside braces: {next}")));
+            }
             '{' => return Err(self.error("unexpected left brace '{'")),
             '}' => {
                 self.in_braces = false;

@@ -64,13 +64,13 @@ pub(crate) fn format_number(value: f64) -> String {
     }
 }
 
-/// Writes a number as Go's `%v` has it: as [`format_number`], but below 1e-4 and from 1e21 on with an exponent of at
-/// least two digits.
+/// Writes a number as Go's `%v` has it: as [`format_number`], but below 1e-4 and from 1e6 on with an exponent, of at least
+/// two digits.
 pub(crate) fn format_number_short(value: f64) -> String {
     let scientific = format!("{value:e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return format_number(value) };
     match exponent.parse::<i32>() {
-        Ok(n) if !(-4..21).contains(&n) => format!("{mantissa}e{}{:02}", if n < 0 { '-' } else { '+' }, n.abs()),
+        Ok(n) if !(-4..6).contains(&n) => format!("{mantissa}e{}{:02}", if n < 0 { '-' } else { '+' }, n.abs()),
         _ => format_number(value),
     }
 }
@@ -229,6 +229,8 @@ mod tests {
         };
         check(5000.0, "5000", "5000");
         check(-0.0, "-0", "-0");
+        check(123456.0, "123456", "123456");
+        check(1234567.0, "1234567", "1.234567e+06");
         check(1e21, "1000000000000000000000", "1e+21");
         check(1.5e-7, "0.00000015", "1.5e-07");
         check(0.0001, "0.0001", "0.0001");

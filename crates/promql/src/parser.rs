@@ -6,12 +6,17 @@
 //!
 //! The text's length, the tree's height and the number of regular expressions are bounded, so that no text can exhaust
 //! the stack or the memory, here or in the functions that walk the tree after us.
+//!
+//! Where we differ from Prometheus, on purpose: labels and matchers must be UTF-8, as stored ones are (there, `{a="\xff"}`
+//! parses and matches nothing); a duration is never NaN; `0xee` and `a[step():1m]` are understood (there, the lexer
+//! stumbles over them); `info(a, {})` and `6s831ms` are printed so (there, as `info(a, )` and `6s830ms`).
 
 mod duration;
 mod matching;
 mod selector;
 
 use std::cmp::max;
+use std::mem::replace;
 
 use model::{Labels, Matcher};
 
@@ -28,9 +33,13 @@ use crate::literal::{parse_number, quote, unquote};
 /// The longest text that is parsed. Dashboards stay below some ten kilobytes; this leaves room for generated ones.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// The height of the highest tree. Each operator of a chain such as `a + b + c` adds one, as each parenthesis does.
-/// Whoever walks a tree recursively takes up stack by it: 256 levels fit into the 2 MiB of an ordinary thread.
+/// The height of the highest tree: each operator of a chain such as `a + b + c` adds one, as each parenthesis does.
+/// Whoever walks a tree recursively pays for it in stack; a thread has 2 MiB as a rule.
 pub const HEIGHT_MAX: u32 = 256;
+
+/// How deep parentheses, calls, signs and right operands may lie in one another. Fewer than [`HEIGHT_MAX`], as here the
+/// parser itself recurses: without optimization it was seen to take 9 KiB a level, and a walk of the tree 2.5 KiB.
+const NESTING_MAX: u32 = 128;
 
 /// The most matchers with a regular expression in one text: compiled, each may take some megabytes.
 const REGEXES_MAX: usize = 512;
@@ -63,7 +72,7 @@ pub fn parse_matchers(text: &str) -> Result<Vec<Matcher>, ParseError> {
     let selector = match token.kind {
         TokenKind::LeftBrace => parser.selector_in_braces(token, None)?,
         _ if is_metric_name(token.kind) => parser.selector(token)?,
-        _ => return Err(parser.unexpected(token, "", "")),
+        _ => return Err(parser.unexpected(token)),
     };
     parser.expect_end()?;
     Ok(selector.matchers)
@@ -96,6 +105,8 @@ struct Parser<'a> {
     end: u32,
     /// How many expressions are being parsed, each in the one before it.
     depth: u32,
+    /// What the errors about an unexpected token say they are in, and what was expected; both may be empty.
+    context: (&'static str, &'static str),
     regexes: usize,
 }
 
@@ -105,7 +116,7 @@ impl<'a> Parser<'a> {
             let message = format!("the text has {} bytes, more than the {TEXT_BYTES_MAX} that are allowed", text.len());
             return Err(ParseError::new(text, PositionRange::default(), message));
         }
-        Ok(Parser { text, lexer: Lexer::new(text), peeked: None, end: 0, depth: 0, regexes: 0 })
+        Ok(Parser { text, lexer: Lexer::new(text), peeked: None, end: 0, depth: 0, context: ("", ""), regexes: 0 })
     }
 
     fn peek(&mut self) -> Result<Token, ParseError> {
@@ -127,13 +138,18 @@ impl<'a> Parser<'a> {
         Ok(if self.peek()?.kind == kind { Some(self.next()?) } else { None })
     }
 
-    fn expect(&mut self, kind: TokenKind, context: &str, expected: &str) -> Result<Token, ParseError> {
+    fn expect(&mut self, kind: TokenKind) -> Result<Token, ParseError> {
+        let (context, expected) = self.context;
+        self.expect_in(kind, context, expected)
+    }
+
+    fn expect_in(&mut self, kind: TokenKind, context: &str, expected: &str) -> Result<Token, ParseError> {
         let token = self.next()?;
-        if token.kind == kind { Ok(token) } else { Err(self.unexpected(token, context, expected)) }
+        if token.kind == kind { Ok(token) } else { Err(self.unexpected_in(token, context, expected)) }
     }
 
     fn expect_end(&mut self) -> Result<(), ParseError> {
-        self.expect(TokenKind::End, "", "").map(|_| ())
+        self.expect(TokenKind::End).map(|_| ())
     }
 
     fn text_of(&self, token: Token) -> &'a str {
@@ -149,8 +165,14 @@ impl<'a> Parser<'a> {
         ParseError::new(self.text, position, message)
     }
 
-    /// An error in Prometheus's words: `unexpected <op:*> in CONTEXT, expected EXPECTED`; both may be empty.
-    fn unexpected(&self, token: Token, context: &str, expected: &str) -> ParseError {
+    /// An error about a token that has no place where the parser is.
+    fn unexpected(&self, token: Token) -> ParseError {
+        let (context, expected) = self.context;
+        self.unexpected_in(token, context, expected)
+    }
+
+    /// An error in Prometheus's words: `unexpected <op:*> in CONTEXT, expected EXPECTED`.
+    fn unexpected_in(&self, token: Token, context: &str, expected: &str) -> ParseError {
         let mut message = format!("unexpected {}", self.describe(token));
         if !context.is_empty() {
             message.push_str(" in ");
@@ -185,21 +207,24 @@ impl<'a> Parser<'a> {
 
     /// Wraps an expression over trees of which the highest has the height `below`.
     fn node(&self, expr: Expr, below: u32) -> Result<Node, ParseError> {
-        if below >= HEIGHT_MAX {
-            return Err(self.too_deep(expr.position()));
-        }
-        Ok(Node { expr, height: below + 1 })
+        let height = self.height_over(below, expr.position())?;
+        Ok(Node { expr, height })
     }
 
-    fn too_deep(&self, position: PositionRange) -> ParseError {
-        self.error(position, format!("nested or chained too deeply, {HEIGHT_MAX} levels are allowed"))
+    /// The height of a tree over others of which the highest has the height `below`.
+    fn height_over(&self, below: u32, position: PositionRange) -> Result<u32, ParseError> {
+        if below >= HEIGHT_MAX {
+            let message = format!("more than {HEIGHT_MAX} operators or parentheses lie in one another");
+            return Err(self.error(position, message));
+        }
+        Ok(below + 1)
     }
 
     /// Counts one more level of the parser's own recursion, while `parse` runs.
     fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, ParseError>) -> Result<T, ParseError> {
-        if self.depth >= HEIGHT_MAX {
+        if self.depth >= NESTING_MAX {
             let position = self.peek()?.position;
-            return Err(self.too_deep(position));
+            return Err(self.error(position, format!("nested more than {NESTING_MAX} levels deep")));
         }
         self.depth += 1;
         let parsed = parse(self);
@@ -254,16 +279,30 @@ impl<'a> Parser<'a> {
                 let selector = self.selector(token)?;
                 self.node(Expr::Vector(Box::new(selector)), 0)
             }
-            _ => Err(self.unexpected(token, "", "")),
+            _ => Err(self.unexpected(token)),
         }
     }
 
     fn number(&mut self, token: Token) -> Result<NumberLiteral, ParseError> {
         let text = self.text_of(token);
         let is_duration = token.kind == TokenKind::Duration;
-        let value = if is_duration { parse_duration(text).map(|ms| ms as f64 / 1000.0) } else { parse_number(text) };
+        let value = if is_duration { parse_duration(text).map(seconds) } else { parse_number(text) };
         let value = value.map_err(|message| self.error(token.position, message))?;
         Ok(NumberLiteral { value, is_duration, position: token.position })
+    }
+
+    /// Parses a number or duration, perhaps with a sign, outside of expressions.
+    fn signed_number(&mut self, context: &str, expected: &str) -> Result<f64, ParseError> {
+        let mut token = self.next()?;
+        let negate = token.kind == TokenKind::Operator(BinaryOp::Sub);
+        if negate || token.kind == TokenKind::Operator(BinaryOp::Add) {
+            token = self.next()?;
+        }
+        if !matches!(token.kind, TokenKind::Number | TokenKind::Duration) {
+            return Err(self.unexpected_in(token, context, expected));
+        }
+        let value = self.number(token)?.value;
+        Ok(if negate { -value } else { value })
     }
 
     fn string(&mut self, token: Token) -> Result<StringLiteral, ParseError> {
@@ -290,7 +329,7 @@ impl<'a> Parser<'a> {
 
     fn paren(&mut self, open: Token) -> Result<Node, ParseError> {
         let Node { expr, height } = self.expr(0)?;
-        self.expect(TokenKind::RightParen, "", "")?;
+        self.expect(TokenKind::RightParen)?;
         let position = self.since(open.position.start);
         self.node(Expr::Paren(Box::new(Paren { expr, position })), height)
     }
@@ -335,7 +374,7 @@ impl<'a> Parser<'a> {
 
     /// Parses arguments in parentheses; returns the height of the highest with them.
     fn args(&mut self) -> Result<(Vec<Expr>, u32), ParseError> {
-        self.expect(TokenKind::LeftParen, "", "")?;
+        self.expect(TokenKind::LeftParen)?;
         let mut args = Vec::new();
         let mut height = 0;
         if self.take(TokenKind::RightParen)?.is_some() {
@@ -350,7 +389,7 @@ impl<'a> Parser<'a> {
                 return Err(self.error(comma.position, "trailing commas not allowed in function call args"));
             }
         }
-        self.expect(TokenKind::RightParen, "", "")?;
+        self.expect(TokenKind::RightParen)?;
         Ok((args, height))
     }
 
@@ -362,11 +401,9 @@ impl<'a> Parser<'a> {
 
     fn aggregate(&mut self, op: AggregateOp, name: Token) -> Result<Node, ParseError> {
         let before = self.grouping()?;
-        if self.peek()?.kind != TokenKind::LeftParen {
-            let token = self.next()?;
-            return Err(self.unexpected(token, "aggregation", ""));
-        }
+        let outer = replace(&mut self.context, ("aggregation", ""));
         let (mut args, height) = self.args()?;
+        self.context = outer;
         let grouping = if before.is_some() { before } else { self.grouping()? };
         let (without, grouping) = grouping.unwrap_or_default();
         let position = self.since(name.position.start);
@@ -390,6 +427,11 @@ impl<'a> Parser<'a> {
         };
         self.error(position, message)
     }
+}
+
+/// A duration's seconds, to the last bit as Go works them out.
+fn seconds(ms: i64) -> f64 {
+    (ms / 1000) as f64 + (ms % 1000 * 1_000_000) as f64 / 1e9
 }
 
 /// Which operators bind more tightly: the higher. All but `^` bind to the left.

@@ -29,18 +29,29 @@ impl Pretty {
     /// Writes `expr`, indented by `level`.
     fn expr(&self, expr: &Expr, level: usize) -> String {
         let line = expr.to_string();
-        let is_long = line.len() > self.line_bytes_max;
+        let is_short = line.len() <= self.line_bytes_max;
         let indent = indent(level);
         match expr {
-            Expr::Unary(unary) => format!("{indent}{}{}", sign(unary), self.expr(&unary.expr, level).trim()),
             // Prometheus doesn't indent a subquery that fits into its line; its answers are compared, so neither do we.
-            Expr::Subquery(_) if !is_long => line,
+            Expr::Subquery(_) if is_short => line,
+            _ if is_short => format!("{indent}{line}"),
+            _ => {
+                drop(line); // Or each level would hold on to its text while those below are written.
+                self.long(expr, level, &indent)
+            }
+        }
+    }
+
+    /// Writes an expression that is longer than a line.
+    fn long(&self, expr: &Expr, level: usize, indent: &str) -> String {
+        match expr {
+            Expr::Unary(unary) => format!("{indent}{}{}", sign(unary), self.expr(&unary.expr, level).trim()),
             Expr::Subquery(subquery) => format!("{}{}", self.expr(&subquery.expr, level), Window(subquery)),
-            Expr::Paren(paren) if is_long => format!("{indent}(\n{}\n{indent})", self.expr(&paren.expr, level + 1)),
-            Expr::Binary(binary) if is_long => self.binary(binary, level),
-            Expr::Aggregate(aggregate) if is_long => self.aggregate(aggregate, level),
-            Expr::Call(call) if is_long => self.call(call, level),
-            _ => format!("{indent}{line}"),
+            Expr::Paren(paren) => format!("{indent}(\n{}\n{indent})", self.expr(&paren.expr, level + 1)),
+            Expr::Binary(binary) => self.binary(binary, level),
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate, level),
+            Expr::Call(call) => self.call(call, level),
+            Expr::Number(_) | Expr::String(_) | Expr::Vector(_) | Expr::Matrix(_) => format!("{indent}{expr}"),
         }
     }
 

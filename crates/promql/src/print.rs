@@ -1,4 +1,5 @@
-//! Writes expressions in Prometheus's canonical form, which parses to the same tree again.
+//! Writes expressions in Prometheus's canonical form, which parses to the same tree again. (But for the order of a
+//! selector's matchers, which it sorts, and `Inf ^ x`, which gets one more sign with no effect each time.)
 
 use std::fmt::{self, Display, Formatter};
 

@@ -1,9 +1,11 @@
 //! What Prometheus's own parser says of some hundred expressions, beside what ours says.
 
+#![allow(clippy::disallowed_methods, reason = "the cases are files outside the repository")]
+
 use std::fs::read_to_string;
 use std::path::Path;
 
-use promql::{ParseError, parse};
+use promql::{ParseError, parse, parse_labels};
 use serde_json::Value;
 
 /// The cases of a file of `shared/conformance`, which lies beside the repository or a folder that it is in; None, with
@@ -84,4 +86,15 @@ fn format_cases_agree() {
     }
     eprintln!("format cases: {}/{} agree", cases.len() - differences.len(), cases.len());
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn label_sets_of_series_descriptions_agree() {
+    let Some(cases) = cases("series_desc_cases.json") else { return };
+    for case in cases.iter().filter(|case| case["ok"] == true) {
+        let text = case["input"].as_str().expect("a case has an input");
+        let (labels, _) = parse_labels(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let found: Value = labels.iter().map(|(name, value)| (name, Value::from(value))).collect();
+        assert_eq!(found, case["labels"], "{text}");
+    }
 }

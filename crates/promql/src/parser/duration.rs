@@ -1,6 +1,7 @@
 //! Lengths of time in selectors: literals, and arithmetic with them.
 
 use std::cmp::max;
+use std::mem::replace;
 
 use super::{Parser, binding_power, signed};
 use crate::ast::{BinaryOp, DurationBinary, DurationExpr, DurationOp, Extent, NumberLiteral, PositionRange};
@@ -9,6 +10,9 @@ use crate::lexer::{Keyword, Token, TokenKind};
 
 /// The most seconds that a literal may have either way: what Prometheus's 64 bits of nanoseconds hold.
 const SECONDS_MAX: f64 = (1_u64 << 63) as f64 / 1e9;
+
+/// What messages say where no duration starts.
+pub(super) const A_DURATION: &str = "number, duration, step(), or range()";
 
 /// A duration expression and the height of its tree.
 struct Node {
@@ -19,10 +23,11 @@ struct Node {
 impl Parser<'_> {
     /// Parses a range or step; returns the height of its tree with it.
     ///
-    /// Errors: `expected` names what should have come if it starts with something else; a literal that is not positive.
-    pub(super) fn extent(&mut self, context: &str, expected: &str) -> Result<(Extent, u32), ParseError> {
-        self.see_duration(context, expected)?;
+    /// Errors: a literal that is not positive; anything else than a duration, in the words of `context`.
+    pub(super) fn extent(&mut self, context: (&'static str, &'static str)) -> Result<(Extent, u32), ParseError> {
+        let outer = replace(&mut self.context, context);
         let Node { expr, height } = self.duration(0)?;
+        self.context = outer;
         match &expr {
             DurationExpr::Number(literal) if literal.value <= 0.0 => {
                 Err(self.error(literal.position, "duration must be greater than 0"))
@@ -31,55 +36,59 @@ impl Parser<'_> {
         }
     }
 
-    /// Parses what follows `offset`: one operand, so that `a offset 5m + b` adds `b` to the selector.
-    pub(super) fn offset_extent(&mut self, expected: &str) -> Result<(Extent, u32), ParseError> {
-        self.see_duration("offset", expected)?;
+    /// Parses what follows `offset`; returns the height of its tree with it.
+    pub(super) fn offset_extent(&mut self) -> Result<(Extent, u32), ParseError> {
+        let outer = replace(&mut self.context, ("offset", A_DURATION));
         let Node { expr, height } = self.offset_operand()?;
+        self.context = outer;
         Ok((to_extent(expr), height))
     }
 
-    fn see_duration(&mut self, context: &str, expected: &str) -> Result<(), ParseError> {
-        let token = self.peek()?;
-        let starts_duration = match token.kind {
-            TokenKind::Number | TokenKind::Duration | TokenKind::LeftParen => true,
-            TokenKind::Operator(BinaryOp::Add | BinaryOp::Sub) => true,
-            TokenKind::Keyword(Keyword::Step | Keyword::Range | Keyword::MinOf | Keyword::MaxOf) => true,
-            _ => false,
-        };
-        if starts_duration { Ok(()) } else { Err(self.unexpected(token, context, expected)) }
-    }
-
+    /// Where an offset ends is a quirk of Prometheus's grammar: a literal, a function or a signed parenthesis is all of it,
+    /// so that `a offset -2 ^ 2` is `(a offset -2) ^ 2`; but what starts with a parenthesis, or with two signs, goes on
+    /// as far as it can, and `a offset (5m) + 3` looks back by five minutes and three seconds.
     fn offset_operand(&mut self) -> Result<Node, ParseError> {
-        let token = self.peek()?;
-        match token.kind {
-            // Here a sign binds more tightly than `^`: a offset -2^2 is (a offset -2)^2.
-            TokenKind::Operator(BinaryOp::Add | BinaryOp::Sub) => {
-                self.next()?;
-                let operand = self.deeper(Self::offset_operand)?;
-                self.with_sign(token, operand)
-            }
-            _ => self.duration_operand(),
+        let first = self.peek()?;
+        if first.kind == TokenKind::LeftParen {
+            return self.duration(0);
         }
+        if !is_sign(first) {
+            return self.duration_operand();
+        }
+        self.next()?;
+        if is_sign(self.peek()?) {
+            let operand = self.duration(binding_power(BinaryOp::Pow))?;
+            let signed = self.with_sign(first, operand)?;
+            return self.duration_operators(signed, 0);
+        }
+        let operand = self.duration_operand()?;
+        self.with_sign(first, operand)
     }
 
     /// Parses a duration expression whose operators bind at least as tightly as `power_min`.
     fn duration(&mut self, power_min: u8) -> Result<Node, ParseError> {
         self.deeper(|parser| {
-            let mut node = parser.duration_operand()?;
-            loop {
-                let token = parser.peek()?;
-                let Some((binary_op, op)) = duration_op(token.kind) else { return Ok(node) };
-                let power = binding_power(binary_op);
-                if power < power_min {
-                    return Ok(node);
-                }
-                parser.next()?;
-                let right = parser.duration(power + u8::from(op != DurationOp::Pow))?;
-                parser.refuse_zero_divisor(op, token, &right.expr)?;
-                let position = PositionRange { start: node.expr.position().start, end: right.expr.position().end };
-                node = parser.duration_binary(op, node, right, position)?;
-            }
+            let first = parser.duration_operand()?;
+            parser.duration_operators(first, power_min)
         })
+    }
+
+    /// Parses the operators behind `left`, and their right operands.
+    fn duration_operators(&mut self, left: Node, power_min: u8) -> Result<Node, ParseError> {
+        let mut node = left;
+        loop {
+            let token = self.peek()?;
+            let Some((binary_op, op)) = duration_op(token.kind) else { return Ok(node) };
+            let power = binding_power(binary_op);
+            if power < power_min {
+                return Ok(node);
+            }
+            self.next()?;
+            let right = self.duration(power + u8::from(op != DurationOp::Pow))?;
+            self.refuse_zero_divisor(op, token, &right.expr)?;
+            let position = PositionRange { start: node.expr.position().start, end: right.expr.position().end };
+            node = self.duration_binary(op, node, right, position)?;
+        }
     }
 
     fn duration_operand(&mut self) -> Result<Node, ParseError> {
@@ -97,12 +106,12 @@ impl Parser<'_> {
             }
             TokenKind::LeftParen => {
                 let inner = self.duration(0)?;
-                self.expect(TokenKind::RightParen, "", "")?;
+                self.expect(TokenKind::RightParen)?;
                 self.in_parens(inner, start)
             }
             TokenKind::Keyword(Keyword::Step | Keyword::Range) => {
-                self.expect(TokenKind::LeftParen, "", "")?;
-                self.expect(TokenKind::RightParen, "", "")?;
+                self.expect(TokenKind::LeftParen)?;
+                self.expect(TokenKind::RightParen)?;
                 let position = self.since(start);
                 let is_step = token.kind == TokenKind::Keyword(Keyword::Step);
                 let expr = if is_step { DurationExpr::Step(position) } else { DurationExpr::Range(position) };
@@ -110,17 +119,17 @@ impl Parser<'_> {
             }
             TokenKind::Keyword(Keyword::MinOf) => self.least_or_most(DurationOp::Min, start),
             TokenKind::Keyword(Keyword::MaxOf) => self.least_or_most(DurationOp::Max, start),
-            _ => Err(self.unexpected(token, "", "")),
+            _ => Err(self.unexpected(token)),
         }
     }
 
     /// The function's name has been taken.
     fn least_or_most(&mut self, op: DurationOp, start: u32) -> Result<Node, ParseError> {
-        self.expect(TokenKind::LeftParen, "", "")?;
+        self.expect(TokenKind::LeftParen)?;
         let left = self.duration(0)?;
-        self.expect(TokenKind::Comma, "", "")?;
+        self.expect(TokenKind::Comma)?;
         let right = self.duration(0)?;
-        self.expect(TokenKind::RightParen, "", "")?;
+        self.expect(TokenKind::RightParen)?;
         let position = self.since(start);
         self.duration_binary(op, left, right, position)
     }
@@ -164,14 +173,12 @@ impl Parser<'_> {
     }
 
     fn duration_node(&self, expr: DurationExpr, below: u32) -> Result<Node, ParseError> {
-        if below >= super::HEIGHT_MAX {
-            return Err(self.too_deep(expr.position()));
-        }
-        Ok(Node { expr, height: below + 1 })
+        let height = self.height_over(below, expr.position())?;
+        Ok(Node { expr, height })
     }
 
     fn in_range(&self, literal: NumberLiteral, token: Token) -> Result<NumberLiteral, ParseError> {
-        if literal.value.abs() > SECONDS_MAX {
+        if literal.value.is_nan() || literal.value.abs() > SECONDS_MAX {
             return Err(self.error(token.position, "duration out of range"));
         }
         Ok(literal)
@@ -188,6 +195,10 @@ impl Parser<'_> {
             _ => Ok(()),
         }
     }
+}
+
+fn is_sign(token: Token) -> bool {
+    matches!(token.kind, TokenKind::Operator(BinaryOp::Add | BinaryOp::Sub))
 }
 
 /// The operators that durations know.

@@ -1,7 +1,7 @@
 //! What stands between an operator and its right operand, and beside an aggregation: `bool`, `on`, `group_left`,
 //! `fill`, `by` and their kin.
 
-use super::{Parser, signed};
+use super::Parser;
 use crate::ast::{BinaryOp, Cardinality, VectorMatching};
 use crate::error::ParseError;
 use crate::lexer::{Keyword, TokenKind};
@@ -62,18 +62,11 @@ impl Parser<'_> {
     }
 
     fn fill_value(&mut self) -> Result<f64, ParseError> {
-        self.expect(TokenKind::LeftParen, "", "")?;
-        let mut token = self.next()?;
-        let negate = token.kind == TokenKind::Operator(BinaryOp::Sub);
-        if negate || token.kind == TokenKind::Operator(BinaryOp::Add) {
-            token = self.next()?;
-        }
-        if !matches!(token.kind, TokenKind::Number | TokenKind::Duration) {
-            return Err(self.unexpected(token, "", ""));
-        }
-        let literal = self.number(token)?;
-        self.expect(TokenKind::RightParen, "", "")?;
-        Ok(signed(literal, negate, token.position.start).value)
+        self.expect(TokenKind::LeftParen)?;
+        let (context, expected) = self.context;
+        let value = self.signed_number(context, expected)?;
+        self.expect(TokenKind::RightParen)?;
+        Ok(value)
     }
 
     /// Parses an aggregation's `by (…)` or `without (…)` if one comes next; returns whether it is `without`, and the labels.
@@ -86,7 +79,7 @@ impl Parser<'_> {
     }
 
     fn grouping_labels(&mut self) -> Result<Vec<String>, ParseError> {
-        self.expect(TokenKind::LeftParen, IN_GROUPING, r#""(""#)?;
+        self.expect_in(TokenKind::LeftParen, IN_GROUPING, r#""(""#)?;
         let mut labels = Vec::new();
         while self.take(TokenKind::RightParen)?.is_none() {
             labels.push(self.grouping_label()?);
@@ -94,7 +87,7 @@ impl Parser<'_> {
             match token.kind {
                 TokenKind::Comma => drop(self.next()?),
                 TokenKind::RightParen => {}
-                _ => return Err(self.unexpected(token, IN_GROUPING, r#""," or ")""#)),
+                _ => return Err(self.unexpected_in(token, IN_GROUPING, r#""," or ")""#)),
             }
         }
         Ok(labels)
@@ -114,7 +107,7 @@ impl Parser<'_> {
                 }
             }
             kind if is_label_name(kind) => Ok(self.text_of(token).to_owned()),
-            _ => Err(self.unexpected(token, IN_GROUPING, "label")),
+            _ => Err(self.unexpected_in(token, IN_GROUPING, "label")),
         }
     }
 

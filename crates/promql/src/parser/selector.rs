@@ -4,16 +4,18 @@ use std::cmp::max;
 
 use model::{Labels, METRIC_NAME, MatchOp, Matcher};
 
-use super::{Node, Parser, is_metric_name, signed};
+use super::duration::A_DURATION;
+use super::{Node, Parser, is_metric_name};
 use crate::ast::{At, BinaryOp, Expr, Extent, MatrixSelector, PositionRange, RangeMode, Subquery, VectorSelector};
 use crate::error::ParseError;
 use crate::lexer::{Keyword, Token, TokenKind};
+use crate::literal::format_number;
 
 const IN_MATCHERS: &str = "label matching";
 const IN_LABELS: &str = "label set";
 const COMMA_OR_BRACE: &str = r#""," or "}""#;
 const NAME_OR_BRACE: &str = r#"identifier or "}""#;
-const A_DURATION: &str = "number, duration, step(), or range()";
+const A_DURATION_OR_BRACKET: &str = r#"number, duration, step(), range(), or "]""#;
 
 /// What an `@` or `offset` behind a selector changes.
 struct Modified<'e> {
@@ -67,7 +69,7 @@ impl Parser<'_> {
         match token.kind {
             TokenKind::Comma => self.next().map(|_| ()),
             TokenKind::RightBrace => Ok(()),
-            _ => Err(self.unexpected(token, context, COMMA_OR_BRACE)),
+            _ => Err(self.unexpected_in(token, context, COMMA_OR_BRACE)),
         }
     }
 
@@ -82,10 +84,10 @@ impl Parser<'_> {
             TokenKind::Regex => MatchOp::Regex,
             TokenKind::NotRegex => MatchOp::NotRegex,
             _ if token.kind == TokenKind::String => return Ok(Matcher::equal(METRIC_NAME, name)),
-            _ => return Err(self.unexpected(operator, IN_MATCHERS, "label matching operator")),
+            _ => return Err(self.unexpected_in(operator, IN_MATCHERS, "label matching operator")),
         };
         self.next()?;
-        let value = self.expect(TokenKind::String, IN_MATCHERS, "string")?;
+        let value = self.expect_in(TokenKind::String, IN_MATCHERS, "string")?;
         let value = self.utf8(value)?;
         let position = self.since(token.position.start);
         if matches!(op, MatchOp::Regex | MatchOp::NotRegex) {
@@ -107,7 +109,7 @@ impl Parser<'_> {
         match token.kind {
             TokenKind::Identifier => Ok(self.text_of(token).to_owned()),
             TokenKind::String => self.utf8(token),
-            _ => Err(self.unexpected(token, context, NAME_OR_BRACE)),
+            _ => Err(self.unexpected_in(token, context, NAME_OR_BRACE)),
         }
     }
 
@@ -122,7 +124,7 @@ impl Parser<'_> {
         if has_name {
             let name = self.next()?;
             if !is_metric_name(name.kind) {
-                return Err(self.unexpected(name, "", ""));
+                return Err(self.unexpected(name));
             }
             pairs.push((METRIC_NAME.to_owned(), self.text_of(name).to_owned()));
         }
@@ -139,13 +141,13 @@ impl Parser<'_> {
             let token = self.next()?;
             let name = self.name_in_braces(token, IN_LABELS)?;
             if self.take(TokenKind::Assign)?.is_some() {
-                let value = self.expect(TokenKind::String, IN_LABELS, "string")?;
+                let value = self.expect_in(TokenKind::String, IN_LABELS, "string")?;
                 pairs.push((name, self.utf8(value)?));
             } else if token.kind == TokenKind::String {
                 pairs.push((METRIC_NAME.to_owned(), name));
             } else {
                 let token = self.peek()?;
-                return Err(self.unexpected(token, IN_LABELS, r#""=""#));
+                return Err(self.unexpected_in(token, IN_LABELS, r#""=""#));
             }
             self.end_of_item(IN_LABELS)?;
         }
@@ -155,7 +157,7 @@ impl Parser<'_> {
     /// Parses `[range]` or `[range:step]` behind an expression.
     pub(super) fn window(&mut self, node: Node) -> Result<Node, ParseError> {
         let open = self.next()?;
-        let (range, range_height) = self.extent("subquery or range selector", A_DURATION)?;
+        let (range, range_height) = self.extent(("subquery or range selector", A_DURATION))?;
         let below = max(node.height, range_height);
         let token = self.next()?;
         match token.kind {
@@ -164,7 +166,7 @@ impl Parser<'_> {
                 self.node(Expr::Matrix(Box::new(matrix)), below)
             }
             TokenKind::Colon => self.subquery(node.expr, range, below),
-            _ => Err(self.unexpected(token, "subquery or range", r#"":" or "]""#)),
+            _ => Err(self.unexpected_in(token, "subquery or range", r#"":" or "]""#)),
         }
     }
 
@@ -182,14 +184,13 @@ impl Parser<'_> {
     }
 
     /// The colon has been taken.
-    fn subquery(&mut self, expr: Expr, range: Extent, below: u32) -> Result<Node, ParseError> {
-        let mut below = below;
+    fn subquery(&mut self, expr: Expr, range: Extent, mut below: u32) -> Result<Node, ParseError> {
         let mut step = None;
         if self.take(TokenKind::RightBracket)?.is_none() {
-            let (extent, height) = self.extent("subquery selector", r#"number, duration, step(), range(), or "]""#)?;
-            step = Some(extent);
+            let (extent, height) = self.extent(("subquery selector", A_DURATION_OR_BRACKET))?;
+            step = Some(extent).filter(|step| *step != Extent::Literal(0));
             below = max(below, height);
-            self.expect(TokenKind::RightBracket, "subquery selector", r#""]""#)?;
+            self.expect_in(TokenKind::RightBracket, "subquery selector", r#""]""#)?;
         }
         let position = self.since(expr.position().start);
         let subquery = Subquery { expr, range, step, at: None, offset: None, position };
@@ -197,9 +198,8 @@ impl Parser<'_> {
     }
 
     /// Parses `@ time`, `@ start()` or `@ end()` behind a selector or subquery.
-    pub(super) fn at(&mut self, node: Node) -> Result<Node, ParseError> {
+    pub(super) fn at(&mut self, mut node: Node) -> Result<Node, ParseError> {
         self.next()?;
-        let mut node = node;
         let whole = node.expr.position();
         let at = self.at_time(whole)?;
         let end = self.end;
@@ -217,40 +217,32 @@ impl Parser<'_> {
     }
 
     fn at_time(&mut self, whole: PositionRange) -> Result<At, ParseError> {
-        let mut token = self.next()?;
-        let edge = match token.kind {
+        let edge = match self.peek()?.kind {
             TokenKind::Keyword(Keyword::Start) => Some(At::Start),
             TokenKind::Keyword(Keyword::End) => Some(At::End),
             _ => None,
         };
         if let Some(edge) = edge {
-            self.expect(TokenKind::LeftParen, "@", "timestamp")?;
-            self.expect(TokenKind::RightParen, "@", "timestamp")?;
+            self.next()?;
+            self.expect_in(TokenKind::LeftParen, "@", "timestamp")?;
+            self.expect_in(TokenKind::RightParen, "@", "timestamp")?;
             return Ok(edge);
         }
-        let negate = token.kind == TokenKind::Operator(BinaryOp::Sub);
-        if negate || token.kind == TokenKind::Operator(BinaryOp::Add) {
-            token = self.next()?;
-        }
-        if !matches!(token.kind, TokenKind::Number | TokenKind::Duration) {
-            return Err(self.unexpected(token, "@", "timestamp"));
-        }
-        let literal = self.number(token)?;
-        let seconds = signed(literal, negate, token.position.start).value;
-        // Both ends of the 64 bits are out of bounds too; NaN is not inside either.
-        if !(seconds.abs() < i64::MAX as f64) {
-            let message = format!("timestamp out of bounds for @ modifier: {}", crate::literal::format_number(seconds));
+        let seconds = self.signed_number("@", "timestamp")?;
+        // Both ends of the 64 bits are out of bounds too.
+        if seconds.is_nan() || seconds.abs() >= i64::MAX as f64 {
+            let seconds = if seconds.is_finite() { format!("{seconds:.6}") } else { format_number(seconds) };
+            let message = format!("timestamp out of bounds for @ modifier: {seconds}");
             return Err(self.error(whole, message));
         }
         Ok(At::Timestamp((seconds * 1000.0).round() as i64))
     }
 
     /// Parses `offset duration` behind a selector or subquery.
-    pub(super) fn offset(&mut self, node: Node) -> Result<Node, ParseError> {
+    pub(super) fn offset(&mut self, mut node: Node) -> Result<Node, ParseError> {
         self.next()?;
-        let mut node = node;
         let whole = node.expr.position();
-        let (offset, height) = self.offset_extent(A_DURATION)?;
+        let (offset, height) = self.offset_extent()?;
         let end = self.end;
         let Some(modified) = modified(&mut node.expr) else {
             let message = "offset modifier must be preceded by an instant vector selector or range vector selector or \
@@ -266,9 +258,8 @@ impl Parser<'_> {
     }
 
     /// Parses `anchored` or `smoothed` behind a selector.
-    pub(super) fn range_mode(&mut self, node: Node) -> Result<Node, ParseError> {
+    pub(super) fn range_mode(&mut self, mut node: Node) -> Result<Node, ParseError> {
         let token = self.next()?;
-        let mut node = node;
         let whole = node.expr.position();
         let (mode, name) = match token.kind {
             TokenKind::Keyword(Keyword::Anchored) => (RangeMode::Anchored, "anchored"),
