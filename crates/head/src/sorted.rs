@@ -1,12 +1,12 @@
 //! A head's series in the order of a block, for the cut.
 
-use chunk::Decoder;
-use model::{Labels, Samples, TenantId};
+use model::{Labels, Samples, TenantId, TimeRange};
 use segment::SeriesId;
 
 use crate::error::HeadError;
 use crate::head::Head;
 use crate::labels::pair_numbers;
+use crate::select::decode_samples;
 
 /// A series and the ranks of its first label pairs, as many as four words hold.
 type Keyed = ([u32; 4], SeriesId);
@@ -18,7 +18,8 @@ impl Head {
     pub fn sorted_series(&self) -> SortedSeries<'_> {
         let mut tenants: Vec<u32> = (0..self.tenants.len() as u32).collect();
         tenants.sort_unstable_by(|&a, &b| self.tenants[b as usize].tenant.cmp(&self.tenants[a as usize].tenant));
-        SortedSeries { head: self, tenants, tenant: 0, series: Vec::new().into_iter().peekable(), codes: Vec::new() }
+        let series = Vec::new().into_iter().peekable();
+        SortedSeries { head: self, tenants, tenant: 0, series, codes: Vec::new(), scratch: Samples::default() }
     }
 
     /// The ids of a tenant's series by ascending labels.
@@ -53,6 +54,7 @@ pub struct SortedSeries<'a> {
     tenant: u32,
     series: std::iter::Peekable<std::vec::IntoIter<Keyed>>,
     codes: Vec<u8>,
+    scratch: Samples,
 }
 
 impl Iterator for SortedSeries<'_> {
@@ -65,9 +67,8 @@ impl Iterator for SortedSeries<'_> {
                 self.series = self.head.sort_tenant(self.tenant).into_iter().peekable();
                 continue;
             };
-            let labels = self.labels(id);
             let mut samples = match self.samples(id) {
-                Ok(samples) => samples,
+                Ok(samples) => samples.unwrap_or_default(),
                 Err(e) => return Some(Err(e)),
             };
             // A writer gives a label set one id between two cuts. Should it ever give two, a block still has one series.
@@ -75,34 +76,27 @@ impl Iterator for SortedSeries<'_> {
             let is_twin = |other: &Keyed| other.0 == key && head.pair_list(other.1) == head.pair_list(id);
             while let Some((_, twin)) = self.series.next_if(is_twin) {
                 match self.samples(twin) {
-                    Ok(more) => samples.merge(more),
+                    Ok(more) => samples.merge(more.unwrap_or_default()),
                     Err(e) => return Some(Err(e)),
                 }
             }
             if !samples.is_empty() {
-                return Some(Ok((self.head.tenants[self.tenant as usize].tenant.clone(), labels, samples)));
+                let of = &head.tenants[self.tenant as usize];
+                let labels = of.labels(head.pair_list(id), &head.arena, &mut self.codes);
+                return Some(Ok((of.tenant.clone(), labels, samples)));
             }
         }
     }
 }
 
 impl SortedSeries<'_> {
-    fn labels(&self, id: SeriesId) -> Labels {
-        self.head.tenants[self.tenant as usize].labels(self.head.pair_list(id), &self.head.arena)
-    }
-
-    fn samples(&mut self, id: SeriesId) -> Result<Samples, HeadError> {
-        let mut samples = Samples::default();
+    fn samples(&mut self, id: SeriesId) -> Result<Option<Samples>, HeadError> {
         let Some(series) = self.head.series.get(id) else {
-            return Ok(samples);
+            return Ok(None);
         };
         self.codes.clear();
         self.head.copy_codes(series, &mut self.codes);
-        let mut decoder = Decoder::new(&self.codes);
-        while let Some((t, v)) = decoder.next_sample().map_err(|source| HeadError::Codes { id, source })? {
-            samples.push(t, v);
-        }
-        samples.sort_and_merge();
-        Ok(samples)
+        decode_samples(&self.codes, 0, TimeRange::ALL, &mut self.scratch)
+            .map_err(|source| HeadError::Codes { id, source })
     }
 }

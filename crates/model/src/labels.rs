@@ -83,6 +83,12 @@ impl Labels {
         Ok(Labels { bytes: bytes.into() })
     }
 
+    /// A set from bytes that the caller knows to be the canonical encoding of one: checked in debug builds only.
+    pub fn from_canonical(bytes: &[u8]) -> Labels {
+        debug_assert!(Labels::decode(bytes).is_ok(), "not the canonical encoding of a label set");
+        Labels { bytes: bytes.into() }
+    }
+
     /// The canonical encoding; see the module.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -3,6 +3,7 @@
 //! They are told apart by their text alone, without the position: the same thing at two places of the query is said once,
 //! with the later place, as Prometheus does. Positions become `(line:column)` when they are written out.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::go_format::{format_g, format_g_digits, quote};
@@ -22,6 +23,8 @@ pub enum Severity {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Annotations {
     entries: Vec<Annotation>,
+    /// Where an entry is, by its text. (No text is both a warning's and an info's.)
+    index: HashMap<String, usize>,
 }
 
 /// One warning or info.
@@ -64,9 +67,10 @@ impl Annotations {
     }
 
     fn add(&mut self, severity: Severity, text: String, position: u32) -> &mut Annotation {
-        let i = match self.entries.iter().position(|entry| entry.severity == severity && entry.text == text) {
-            Some(i) => i,
+        let i = match self.index.get(&text) {
+            Some(&i) => i,
             None => {
+                self.index.insert(text.clone(), self.entries.len());
                 self.entries.push(Annotation { severity, text, position, monotonicity: None });
                 self.entries.len() - 1
             }

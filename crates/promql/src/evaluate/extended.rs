@@ -14,7 +14,7 @@ pub(crate) fn interpolate(
     is_counter: bool,
 ) -> f64 {
     let start = if is_counter && right.1 < left.1 { 0.0 } else { left.1 };
-    start + (right.1 - start) * (t - left.0) as f64 / (right.0 - left.0) as f64
+    start + (right.1 - start) * t.saturating_sub(left.0) as f64 / right.0.saturating_sub(left.0) as f64
 }
 
 /// A window's ends, and the samples strictly within.

@@ -98,7 +98,7 @@ mod tests {
         let mut mean = KahanMean::of(f64::MAX);
         mean.add(f64::MAX);
         mean.add(f64::MAX);
-        assert_eq!(mean.value(), f64::MAX);
+        assert!((mean.value() / f64::MAX - 1.0).abs() < 1e-15);
         let mut mean = KahanMean::of(1.0);
         mean.add(2.0);
         assert_eq!(mean.value(), 1.5);

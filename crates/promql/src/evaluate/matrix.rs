@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::{Histogram, Labels, METRIC_NAME, STALE_NAN_BITS, Value, is_stale};
+use model::{Histogram, Labels, METRIC_NAME, STALE_NAN_BITS, Sample, Samples, TimestampMs, Value, is_stale};
 
 use super::budget::{Account, Charge};
 use super::error::EvalError;
@@ -138,6 +138,20 @@ impl Column {
             None => {}
         }
         all
+    }
+
+    /// The cells that are not empty, as samples at their steps' times.
+    pub fn into_samples(self, times: &[TimestampMs]) -> Samples {
+        if !self.is_float() {
+            let cells = times.iter().enumerate();
+            return cells.filter_map(|(i, &t)| Some(Sample { t, v: self.value(i)? })).collect();
+        }
+        if !self.floats.iter().any(|v| is_stale(*v)) {
+            return Samples { timestamps: times.to_vec(), floats: self.floats, histograms: Vec::new() };
+        }
+        let present = times.iter().zip(self.floats).filter(|(_, v)| !is_stale(*v));
+        let (timestamps, floats) = present.unzip();
+        Samples { timestamps, floats, histograms: Vec::new() }
     }
 
     fn bytes(&self) -> usize {

@@ -23,6 +23,8 @@ mod result;
 mod select;
 mod steps;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod top;
 mod window;
 mod xxhash;
@@ -189,7 +191,7 @@ impl<'a> Evaluator<'a> {
                     QueryResult::matrix(matrix, steps)
                 })
             }
-            ValueType::Matrix => QueryResult::windows(self.range(plan, steps)?, query.start),
+            ValueType::Matrix => QueryResult::windows(self.range(plan, steps)?, query.start, self.account.charge()),
         }
     }
 

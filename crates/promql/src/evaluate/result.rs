@@ -2,6 +2,7 @@
 
 use model::{Labels, Samples, TimestampMs, Value};
 
+use super::budget::Charge;
 use super::error::EvalError;
 use super::extended::extend_floats;
 use super::matrix::Matrix;
@@ -68,11 +69,9 @@ impl QueryResult {
     }
 
     pub(super) fn matrix(matrix: Matrix<'_>, steps: Steps) -> QueryResult {
-        let series = matrix.rows.iter().map(|row| {
-            let samples =
-                steps.iter().enumerate().filter_map(|(i, t)| Some(model::Sample { t, v: row.column.value(i)? }));
-            ResultSeries { labels: row.labels.clone(), samples: samples.collect() }
-        });
+        let times: Vec<TimestampMs> = steps.iter().collect();
+        let series = matrix.rows.into_iter();
+        let series = series.map(|row| ResultSeries { labels: row.labels, samples: row.column.into_samples(&times) });
         QueryResult::sorted(series.collect())
     }
 
@@ -85,10 +84,15 @@ impl QueryResult {
     }
 
     /// The windows of a range vector at its one step.
-    pub(super) fn windows(range: RangeVector<'_>, t: TimestampMs) -> Result<QueryResult, EvalError> {
+    pub(super) fn windows(
+        range: RangeVector<'_>,
+        t: TimestampMs,
+        mut held: Charge<'_>,
+    ) -> Result<QueryResult, EvalError> {
         let mut all = Vec::new();
         for series in &range.series {
             let samples = window(&range, series, t)?;
+            held.raise(samples.len(), samples.memory_bytes())?;
             if !samples.is_empty() {
                 let labels = match series.drop_name {
                     true => super::matrix::without_metadata(&series.labels),

@@ -7,6 +7,7 @@ use model::{Labels, Samples, TimestampMs, Value, is_stale};
 use super::Evaluator;
 use super::error::EvalError;
 use super::extended::interpolate;
+use super::matching::text_of;
 use super::matrix::{Column, Matrix, Row};
 use super::plan::{Select, SelectRange};
 use super::steps::Steps;
@@ -39,9 +40,7 @@ impl<'a> Evaluator<'a> {
             let column = if select.is_smoothed {
                 self.smoothed_column(select, &labels, samples, steps)?
             } else {
-                let mut column = Column::absent(steps.count());
-                for_each_latest(&samples, self.options.lookback_ms, steps, select, |step, _, v| column.set(step, v));
-                column
+                latest_column(&samples, self.options.lookback_ms, steps, select)
             };
             matrix.push(Row { labels, drop_name: false, column })?;
         }
@@ -49,15 +48,37 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Evaluates an instant selector, but to the samples' own times, in milliseconds.
-    pub(super) fn select_origins(&self, select: &Select, steps: Steps) -> Result<Matrix<'a>, EvalError> {
+    ///
+    /// Errors: histograms, if only floats make sense.
+    pub(super) fn select_origins(
+        &self,
+        select: &Select,
+        steps: Steps,
+        only_floats: bool,
+    ) -> Result<Matrix<'a>, EvalError> {
         let series = self.fetch(&select.selection)?;
         let mut matrix = self.matrix();
         for (labels, samples) in series {
             self.cells(steps)?;
             let mut column = Column::absent(steps.count());
-            for_each_latest(&samples, self.options.lookback_ms, steps, select, |step, t, _| {
-                column.set_float(step, t as f64);
+            let mut has_histograms = false;
+            for_each_latest(&samples.timestamps, self.options.lookback_ms, steps, select, |step, i| {
+                let is_stale = match samples.value(i) {
+                    Value::Float(v) => is_stale(v),
+                    Value::Histogram(h) => {
+                        has_histograms |= !is_stale(h.sum);
+                        is_stale(h.sum)
+                    }
+                };
+                if !is_stale {
+                    column.set_float(step, samples.timestamps[i] as f64);
+                }
             });
+            if only_floats && has_histograms {
+                let series = text_of(&labels);
+                let why = format!("this should be an info metric, with float samples: {series}");
+                return Err(EvalError::Execution(why));
+            }
             matrix.push(Row { labels, drop_name: false, column })?;
         }
         Ok(matrix)
@@ -118,30 +139,40 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// Calls `see` with each step's latest sample, its time and value, unless it is too old or a stale marker.
+/// Calls `see` with each step, and with the index of its latest sample unless that is too old. It may be a stale marker.
+#[inline]
 fn for_each_latest(
-    samples: &Samples,
+    times: &[TimestampMs],
     lookback: i64,
     steps: Steps,
     select: &Select,
-    mut see: impl FnMut(usize, TimestampMs, Value),
+    mut see: impl FnMut(usize, usize),
 ) {
     // Index of the first sample after the time that is looked at; it only grows.
     let mut next = 0;
     for (step, t) in steps.iter().enumerate() {
         let t = select.at.unwrap_or(t).saturating_sub(select.offset);
-        while next < samples.len() && samples.timestamps[next] <= t {
+        while next < times.len() && times[next] <= t {
             next += 1;
         }
-        let Some(i) = next.checked_sub(1) else { continue };
-        let found = samples.timestamps[i];
-        if found <= t.saturating_sub(lookback) {
-            continue;
-        }
-        match samples.value(i) {
-            Value::Float(v) if is_stale(v) => {}
-            Value::Histogram(h) if is_stale(h.sum) => {}
-            v => see(step, found, v),
+        if next > 0 && times[next - 1] > t.saturating_sub(lookback) {
+            see(step, next - 1);
         }
     }
+}
+
+/// A column with each step's latest sample.
+fn latest_column(samples: &Samples, lookback: i64, steps: Steps, select: &Select) -> Column {
+    let mut column = Column::absent(steps.count());
+    let Samples { timestamps, floats, .. } = samples;
+    if samples.is_float() {
+        // A stale marker leaves a cell as empty as it was.
+        for_each_latest(timestamps, lookback, steps, select, |step, i| column.set_float(step, floats[i]));
+        return column;
+    }
+    for_each_latest(timestamps, lookback, steps, select, |step, i| match samples.value(i) {
+        Value::Histogram(h) if is_stale(h.sum) => {}
+        v => column.set(step, v),
+    });
+    column
 }

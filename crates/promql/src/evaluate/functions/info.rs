@@ -6,6 +6,7 @@ use model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher, TimeRange};
 
 use super::super::Evaluator;
 use super::super::error::EvalError;
+use super::super::matching::text_of;
 use super::super::matrix::{Column, Matrix, Row};
 use super::super::plan::{CallNode, Select};
 use super::super::steps::Steps;
@@ -102,7 +103,7 @@ impl<'a> Evaluator<'a> {
         };
         let hints = Hints { step: steps.interval, function: Some("info"), ..Hints::default() };
         let selection = Selection { matchers, range, hints };
-        self.select_origins(&Select { selection, at, offset, is_smoothed: false, position: call.position }, steps)
+        self.select_origins(&Select { selection, at, offset, is_smoothed: false, position: call.position }, steps, true)
     }
 }
 
@@ -185,8 +186,4 @@ fn enriched_labels<'l>(
         labels.set(name, value);
     }
     Ok(Some(labels.build()))
-}
-
-fn text_of(labels: &Labels) -> String {
-    super::super::matching::text_of(labels)
 }

@@ -104,7 +104,7 @@ impl<'a> Evaluator<'a> {
     fn timestamp(&self, call: &CallNode, steps: Steps) -> Result<Matrix<'a>, EvalError> {
         let arg = &call.args[0].node;
         if let Node::Select(select) = arg {
-            let mut matrix = self.select_origins(select, steps)?;
+            let mut matrix = self.select_origins(select, steps, false)?;
             map(&mut matrix, |_, t| t / 1000.0);
             return Ok(matrix);
         }

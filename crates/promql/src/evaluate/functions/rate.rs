@@ -54,7 +54,7 @@ pub(super) fn extrapolated(window: &Window<'_>, kind: ChangeKind, resets: &mut R
             change += before;
         }
     }
-    let seconds = |from: TimestampMs, to: TimestampMs| (to - from) as f64 / 1000.0;
+    let seconds = |from: TimestampMs, to: TimestampMs| to.saturating_sub(from) as f64 / 1000.0;
     let (first_t, last_t) = (times[0], times[intervals]);
     let mut to_start = seconds(start, first_t);
     let mut to_end = seconds(last_t, end);
@@ -90,7 +90,7 @@ pub(super) fn range_seconds(ms: i64) -> f64 {
 
 /// The change between the last two of a window's samples; of a counter per second, and from 0 if it was reset.
 pub(super) fn between_last_two(before: (TimestampMs, f64), last: (TimestampMs, f64), is_rate: bool) -> Option<f64> {
-    let interval = last.0 - before.0;
+    let interval = last.0.saturating_sub(before.0);
     if interval == 0 {
         return None;
     }

@@ -12,7 +12,7 @@ pub(super) fn linear_regression(times: &[TimestampMs], values: &[f64], at: Times
     let mut is_constant = true;
     for (&t, &y) in times.iter().zip(values) {
         is_constant &= y == first;
-        let x = (t - at) as f64 / 1e3;
+        let x = t.saturating_sub(at) as f64 / 1e3;
         for (sum, addend) in sums.iter_mut().zip([x, y, x * y, x * x]) {
             sum.add(addend);
         }
