@@ -125,13 +125,6 @@ impl Labels {
         self.get(METRIC_NAME).unwrap_or("")
     }
 
-    /// The order of series in blocks: by the metric's name, then as `Ord` has it.
-    ///
-    /// It differs from `Ord` only where a label's name sorts before `__name__`, as those in capitals do.
-    pub fn cmp_by_metric(&self, other: &Labels) -> Ordering {
-        self.metric_name().cmp(other.metric_name()).then_with(|| self.cmp(other))
-    }
-
     /// The set of those labels whose name satisfies `keep`.
     pub fn filtered(&self, mut keep: impl FnMut(&str) -> bool) -> Labels {
         Labels::from_sorted(self.iter().filter(|&(name, _)| keep(name)))
