@@ -70,7 +70,7 @@ impl Pace {
 #[track_caller]
 fn assert_zero(agent: &Agent, metrics: &[&str]) {
     for metric in metrics {
-        let v = agent.own_metric(metric).unwrap();
+        let v = agent.client().metric(metric).unwrap();
         assert_eq!(v, Some(0.0), "{metric} of the agent");
     }
 }
@@ -91,11 +91,14 @@ fn prometheus_remote_writes_and_answers_are_equal() {
     agents::set_targets(&prometheus, &[("prometheus", prometheus.address()), ("node", exporter.address())]).unwrap();
     let end = pace.wait_for_samples(prometheus.client(), node.client(), 2);
     pace.compare(prometheus.client(), node.client(), end);
-    assert_zero(&prometheus, &[
-        "prometheus_remote_storage_samples_failed_total",
-        "prometheus_remote_storage_samples_dropped_total",
-        "prometheus_remote_storage_samples_retried_total",
-    ]);
+    assert_zero(
+        &prometheus,
+        &[
+            "prometheus_remote_storage_samples_failed_total",
+            "prometheus_remote_storage_samples_dropped_total",
+            "prometheus_remote_storage_samples_retried_total",
+        ],
+    );
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Drives the whole: one binary, one module per feature.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
+#![allow(clippy::print_stdout, reason = "what a test measured is shown when it fails, and with --nocapture")]
 
 mod agents;
+mod corruption;
 mod crash;
 mod disks;
 mod layering;
+mod operating;
 mod power;
 mod promqltest;
 mod receiver;

@@ -1,10 +1,15 @@
 //! Prometheus's own PromQL tests: that the scripts are read whole, and what each store makes of them.
 
-use tests::conformance;
-use tests::promqltest::{self, Action, Item};
+use tests::promqltest::{self, Action, Choice, HttpStore, Item, MemoryStore, Report};
+use tests::{Node, conformance};
+
+use crate::settings;
 
 /// Left out whole: start timestamps are a later issue's.
 const LEFT_OUT: &str = "start_timestamps.test";
+
+/// Evaluations that need neither native histograms nor start timestamps; no fewer may be run.
+const EVALUATIONS_MIN: usize = 1_083;
 
 fn scripts() -> Option<Vec<promqltest::Script>> {
     let folder = conformance("promqltest")?;
@@ -61,5 +66,41 @@ fn series_descriptions_are_read_as_prometheus_does() {
             .collect();
         let expected = case["values"].as_array().cloned().unwrap_or_default();
         assert_eq!(serde_json::Value::from(shown), serde_json::Value::from(expected), "{input:?}");
+    }
+}
+
+#[test]
+fn the_engine_answers_as_expected() {
+    let Some(scripts) = scripts() else { return };
+    let mut report = Report::default();
+    let choice = Choice { at_modifiers: true, ..Choice::default() };
+    for script in scripts.iter().filter(|script| script.name != LEFT_OUT) {
+        report.add(promqltest::run(script, &mut MemoryStore::default(), choice).unwrap());
+    }
+    println!("{report}");
+    assert!(report.failures.is_empty(), "{report}");
+    assert!(report.run() >= EVALUATIONS_MIN, "{report}");
+}
+
+#[test]
+fn a_node_answers_as_expected_from_its_head_and_from_blocks() {
+    let Some(scripts) = scripts() else { return };
+    // What the scripts are written for; a node's own default is 50 million.
+    let mut node = Node::start(&settings().argument("--querier.max-samples=10000")).unwrap();
+    for from in ["head", "blocks"] {
+        let mut report = Report::default();
+        for script in scripts.iter().filter(|script| script.name != LEFT_OUT) {
+            let mut store = match from {
+                "head" => HttpStore::new(node.client(), &script.name),
+                _ => HttpStore::only_ask(node.client(), &script.name),
+            };
+            report.add(promqltest::run(script, &mut store, Choice::default()).unwrap());
+        }
+        println!("from the {from}: {report}");
+        assert!(report.failures.is_empty(), "from the {from}: {report}");
+        assert!(report.run() >= EVALUATIONS_MIN, "{report}");
+        // A stop in order cuts the head: from there on the samples come from blocks.
+        assert!(node.terminate().unwrap().success());
+        node.start_again().unwrap();
     }
 }

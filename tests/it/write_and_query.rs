@@ -62,7 +62,8 @@ fn pushed_samples_are_read_back() {
 
     let (start, end) = ("1700000000", "1700001000");
     for prefix in ["", "/prometheus"] {
-        let get = |path: &str, parameters: &[(&str, &str)]| client.data(&format!("{prefix}{path}"), parameters).unwrap();
+        let get =
+            |path: &str, parameters: &[(&str, &str)]| client.data(&format!("{prefix}{path}"), parameters).unwrap();
         let times = [("start", start), ("end", end)];
         assert_eq!(get("/api/v1/labels", &times), serde_json::json!(["__name__", "i", "job"]));
         assert_eq!(get("/api/v1/label/i/values", &times), serde_json::json!(["0", "1", "2"]));
@@ -143,18 +144,18 @@ fn bad_bodies_are_refused_with_a_message() {
     ];
     let text = [("Content-Type", "text/plain"), ("Content-Encoding", "snappy")];
     let unknown = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "br")];
-    let cases: [(&str, &[(&str, &str)], &[u8], u16); 8] = [
-        ("nothing", &plain, b"", 400),
-        ("no snappy", &plain, b"\xff\xff\xff\xff\xff\xff\xff\xff", 400),
-        ("half of it", &plain, &good[..good.len() / 2], 400),
-        ("no protobuf", &plain, &compress_snappy(b"\x0a\xff\xff\xff\x7f"), 400),
-        ("half a message", &plain, &compress_snappy(&message[..message.len() - 3]), 400),
-        ("version 2", &version_2, &good, 415),
-        ("another type", &text, &good, 415),
-        ("another encoding", &unknown, &good, 415),
+    let cases = [
+        ("nothing", plain, vec![], 400),
+        ("no snappy", plain, vec![0xff; 8], 400),
+        ("half of it", plain, good[..good.len() / 2].to_vec(), 400),
+        ("no protobuf", plain, compress_snappy(b"\x0a\xff\xff\xff\x7f"), 400),
+        ("half a message", plain, compress_snappy(&message[..message.len() - 3]), 400),
+        ("version 2", version_2, good.clone(), 415),
+        ("another type", text, good.clone(), 415),
+        ("another encoding", unknown, good.clone(), 415),
     ];
     for (what, headers, body, status) in cases {
-        let response = client.post("/api/v1/write", headers, body).unwrap();
+        let response = client.post("/api/v1/write", &headers, &body).unwrap();
         assert_eq!(response.status, status, "{what}: {}", response.text());
         assert!(!response.text().trim().is_empty(), "{what}: no message");
     }
@@ -356,7 +357,7 @@ fn a_restart_keeps_everything() {
     assert_eq!(read(node.client(), "m"), all);
 
     // Late samples lie in another block than those before and after them.
-    node.client().push_ok(&[late.clone()]).unwrap();
+    node.client().push_ok(std::slice::from_ref(&late)).unwrap();
     all[0].1.merge(floats(&late.floats));
     assert_eq!(read(node.client(), "m"), all);
     node.kill().unwrap();

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -59,18 +59,6 @@ impl Agent {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
-
-    /// The sum of all series of one of its own metrics, as `/metrics` shows it; `None` if there is none.
-    pub fn own_metric(&self, name: &str) -> Result<Option<f64>> {
-        let page = self.client.get("/metrics", &[])?.text();
-        let mut sum = None;
-        for line in page.lines().filter(|line| !line.starts_with('#')) {
-            let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
-            let v: f64 = rest.rsplit(' ').next().unwrap_or_default().parse().with_context(|| line.to_owned())?;
-            sum = Some(sum.unwrap_or(0.0) + v);
-        }
-        Ok(sum)
-    }
 }
 
 /// Starts a node exporter that also shows a text file of backups.
@@ -78,7 +66,10 @@ pub fn start_node_exporter(program: &Path) -> Result<Agent> {
     let folder = folder("node-exporter")?;
     std::fs::write(folder.path().join("backups.prom"), TEXT_FILE)?;
     let mut command = Command::new(program);
-    command.args(["--web.listen-address=127.0.0.1:0", "--collector.textfile.directory"]).arg(folder.path());
+    command
+        // There is no systemd in a container: it would complain at every scrape.
+        .args(["--web.listen-address=127.0.0.1:0", "--no-collector.systemd", "--collector.textfile.directory"])
+        .arg(folder.path());
     Agent::start("node-exporter", command, folder, "/metrics")
 }
 
@@ -101,7 +92,8 @@ impl Prometheus {
         std::fs::write(&targets, "[]")?;
         let mut configuration = scrape_configuration(&self.scrape_interval, &targets);
         if let Some(url) = &self.remote_write {
-            configuration.push_str(&format!("remote_write:\n  - url: {url}\n    queue_config: {{batch_send_deadline: 1s}}\n"));
+            configuration
+                .push_str(&format!("remote_write:\n  - url: {url}\n    queue_config: {{batch_send_deadline: 1s}}\n"));
         }
         let file = folder.path().join("prometheus.yml");
         std::fs::write(&file, configuration)?;
@@ -180,7 +172,7 @@ fn scrape_configuration(interval: &str, targets: &Path) -> String {
         "global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\n\
          scrape_configs:\n  \
          - job_name: all\n    \
-           file_sd_configs: [{{files: [{}], refresh_interval: 1s}}]\n",
+           file_sd_configs: [{{files: [{}]}}]\n",
         targets.display()
     )
 }

@@ -85,10 +85,8 @@ pub fn write_request(series: &[Series]) -> Vec<u8> {
 impl Client {
     /// A client of the server at `base`, such as `http://127.0.0.1:9009`.
     pub fn new(base: &str) -> Client {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            .http_status_as_error(false)
-            .build();
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false).build();
         Client { agent: config.into(), base: base.trim_end_matches('/').to_owned(), tenant: None }
     }
 
@@ -185,6 +183,18 @@ impl Client {
         }
         let mut json: Json = serde_json::from_slice(&response.body)?;
         Ok(json["data"].take())
+    }
+
+    /// The sum of all series of one of the server's own metrics, as `/metrics` shows it; `None` if there is none.
+    pub fn metric(&self, name: &str) -> Result<Option<f64>> {
+        let page = self.get("/metrics", &[])?.text();
+        let mut sum = None;
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
+            let v: f64 = rest.rsplit(' ').next().unwrap_or_default().parse().with_context(|| line.to_owned())?;
+            sum = Some(sum.unwrap_or(0.0) + v);
+        }
+        Ok(sum)
     }
 }
 

@@ -17,7 +17,10 @@ const RELATIVE_DIFFERENCE_MAX: f64 = 1e-12;
 /// What means something else in Prometheus 2 than in 3, as a part of the expression, and why.
 const CHANGED_SINCE_2: [(&str, &str); 3] = [
     ("increase(", "3.x extrapolates the increase of a counter younger than its window to zero in another way"),
-    ("histogram_quantile(", "rates of young buckets differ as `increase` does, and 3.x smooths their small differences"),
+    (
+        "histogram_quantile(",
+        "rates of young buckets differ as `increase` does, and 3.x smooths their small differences",
+    ),
     ("_duration_seconds_sum[", "the counters of a fresh Prometheus are younger than their window, as with `increase`"),
 ];
 
@@ -131,7 +134,9 @@ fn differences(
         (Ok(peer), Ok(ours)) => compare_data(&peer.data, &ours.data, in_order),
         (Err(_), Err(_)) => vec![],
         (Ok(peer), Err(error)) => vec![format!("failed with {error}; the peer: {}", shorten(&peer.data.to_string()))],
-        (Err(error), Ok(ours)) => vec![format!("the peer failed with {error}; here: {}", shorten(&ours.data.to_string()))],
+        (Err(error), Ok(ours)) => {
+            vec![format!("the peer failed with {error}; here: {}", shorten(&ours.data.to_string()))]
+        }
     };
     found.into_iter().map(|line| format!("{kind}: {line}")).collect()
 }
@@ -187,7 +192,10 @@ fn compare_series(peer: &[(Labels, Samples)], ours: &[(Labels, Samples)]) -> Vec
 }
 
 fn values_are_equal(a: f64, b: f64) -> bool {
-    a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= RELATIVE_DIFFERENCE_MAX * a.abs().max(b.abs())
+    let difference = (a - b).abs();
+    a == b
+        || (a.is_nan() && b.is_nan())
+        || (difference.is_finite() && difference <= RELATIVE_DIFFERENCE_MAX * a.abs().max(b.abs()))
 }
 
 fn shorten(text: &str) -> String {

@@ -2,6 +2,14 @@
 //!
 //! Nothing here knows a crate's inside but by its public face. Tests wait on conditions, never on time; ports are
 //! chosen by the operating system; only processes that a test has started are ended, by their id.
+//!
+//! | variable | what it does |
+//! |---|---|
+//! | `BELLROCK_FORBID_SKIPS=1` | a test that cannot find what it needs fails instead of printing `SKIPPED: …` |
+//! | `BELLROCK_FULL=1` | the crash, power and agent tests run at their full length: use `--release` |
+//! | `BELLROCK_SEED=N` | replays what a failed test printed as its seed |
+//!
+//! `cargo test -p tests --features plant` also shows that the checks find the bugs they are there to find.
 
 pub mod agents;
 pub mod answer;

@@ -135,7 +135,14 @@ impl Load {
         Ok(verdict)
     }
 
-    fn check_requests(&self, client: &Client, sender: usize, first: usize, end: usize, verdict: &mut Verdict) -> Result<()> {
+    fn check_requests(
+        &self,
+        client: &Client,
+        sender: usize,
+        first: usize,
+        end: usize,
+        verdict: &mut Verdict,
+    ) -> Result<()> {
         let samples = self.shape.samples;
         let (from, to) = (first * samples, end * samples);
         let selector = format!("crash{{sender=\"{sender}\"}}");

@@ -185,4 +185,3 @@ fn printed_address(line: &str) -> Option<String> {
     let port: u16 = after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
     (port != 0).then(|| format!("127.0.0.1:{port}"))
 }
-

@@ -20,19 +20,25 @@
 //! First [`Open`] makes a [`BlockIndex`] (to be cached), then [`Select`], [`SelectSeries`], [`LabelNames`], [`LabelValues`]
 //! and [`FetchMetadata`] answer from it. The format: docs/formats/block.md.
 
+mod directory;
 mod error;
+mod fetch;
 mod footer;
 mod index;
 mod metadata;
 mod request;
 mod select;
+mod series_page;
 mod writer;
 
 pub use error::{BlockError, Section};
-pub use footer::{FOOTER_HINT_BYTES, Footer};
+pub use footer::{FOOTER_HINT_BYTES, Footer, Sections};
 pub use index::{BlockIndex, Open};
 pub use metadata::FetchMetadata;
 pub use postings::Matchers;
 pub use request::{Request, Step};
 pub use select::{LabelNames, LabelValues, Select, SelectSeries};
 pub use writer::{BlockStats, BlockWriter, Header};
+
+#[cfg(test)]
+mod tests;

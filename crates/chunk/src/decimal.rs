@@ -10,17 +10,42 @@ pub type Scale = u8;
 /// Scales are below this.
 pub const SCALES: Scale = 19;
 
-/// Divisors of the scales 0 to 15; each is exact as a float, so that one division rounds once.
-const DIVISORS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
-
-/// Factors of the scales 16 to 18: sectors, thousands (hertz, bits a second), pages.
-const FACTORS: [f64; 3] = [512.0, 1000.0, 4096.0];
+/// Of each scale: the approximate factor from value to mantissa, and the exact factor and divisor back.
+///
+/// One of the latter two is 1, so that a mantissa's value is rounded once. Tables instead of cases, because series of
+/// all scales come one after the other and a mispredicted branch costs more than a multiplication by 1.
+const TO_MANTISSA: [f64; SCALES as usize] = [
+    1e0,
+    1e1,
+    1e2,
+    1e3,
+    1e4,
+    1e5,
+    1e6,
+    1e7,
+    1e8,
+    1e9,
+    1e10,
+    1e11,
+    1e12,
+    1e13,
+    1e14,
+    1e15, // decimals
+    1.0 / 512.0,
+    1.0 / 1000.0,
+    1.0 / 4096.0, // sectors, thousands (hertz, bits a second), pages
+];
+const FACTORS: [f64; SCALES as usize] =
+    [1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 1e0, 512.0, 1000.0, 4096.0];
+const DIVISORS: [f64; SCALES as usize] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e0, 1e0, 1e0];
 
 /// Above 2^53 not every whole number is a float.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// Scaled fractions stay below this: 15 digits always survive a float, with more every float looks like a decimal.
-const SCALED_MAX: f64 = 1e15;
+/// Mantissas stay below this, but for whole numbers: 15 digits always survive a float, with more every float looks
+/// like a decimal.
+const MANTISSA_MAX: f64 = 1e15;
 
 /// Adding and subtracting it rounds a float of magnitude below 2^51 to a whole number, without a library call.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
@@ -31,56 +56,38 @@ const UNIT_FROM: f64 = 65_536.0;
 /// The value of a mantissa; any mantissa gives some float. A scale out of range counts as 0.
 #[inline]
 pub fn to_float(mantissa: i64, scale: Scale) -> f64 {
-    let m = mantissa as f64;
-    match scale {
-        0 => m,
-        1..16 => m / DIVISORS[usize::from(scale)],
-        16..SCALES => m * FACTORS[usize::from(scale) - 16],
-        _ => m,
-    }
+    let i = usize::from(if scale < SCALES { scale } else { 0 });
+    mantissa as f64 * FACTORS[i] / DIVISORS[i]
 }
 
-/// The mantissa of `v` at this scale, if that gives back the very same bits.
+/// The mantissa of `v` at this scale, if it is below 10^15 and gives back the very same bits.
 #[inline]
 pub fn at_scale(v: f64, scale: Scale) -> Option<i64> {
-    match scale {
-        0 => whole(v),
-        1..16 => {
-            let x = v * DIVISORS[usize::from(scale)];
-            // NaN is below nothing.
-            let is_short = x.abs() < SCALED_MAX;
-            if !is_short {
-                return None;
-            }
-            let rounded = (x + ROUNDER) - ROUNDER;
-            // Rejects without a division what is no decimal: the product of one is off by its rounding only.
-            if (x - rounded).abs() > x.abs() * (2.0 * f64::EPSILON) {
-                return None;
-            }
-            let back = rounded / DIVISORS[usize::from(scale)];
-            (back.to_bits() == v.to_bits()).then_some(rounded as i64)
-        }
-        16..SCALES => {
-            let factor = FACTORS[usize::from(scale) - 16];
-            let m = whole(v / factor)?;
-            ((m as f64 * factor).to_bits() == v.to_bits()).then_some(m)
-        }
-        _ => None,
+    if scale >= SCALES {
+        return None;
     }
+    let i = usize::from(scale);
+    let x = v * TO_MANTISSA[i];
+    let rounded = (x + ROUNDER) - ROUNDER;
+    let back = rounded * FACTORS[i] / DIVISORS[i];
+    // NaN is below nothing.
+    (x.abs() < MANTISSA_MAX && back.to_bits() == v.to_bits()).then_some(rounded as i64)
 }
 
 /// Looks for a scale: the smallest power of ten, or a unit for large whole numbers.
 ///
-/// A float without any costs about 16 multiplications; whoever meets many of them should not ask each time.
+/// A float without any costs about 16 divisions; whoever meets many of them should not ask each time.
 pub fn detect(v: f64) -> Option<(i64, Scale)> {
-    if v.abs() >= UNIT_FROM && v == v.trunc() {
-        for scale in [18, 17, 16] {
-            if let Some(m) = at_scale(v, scale) {
-                return Some((m, scale));
-            }
-        }
+    if let Some(m) = whole(v) {
+        let units = [18, 17, 16].into_iter().filter(|_| v.abs() >= UNIT_FROM);
+        let unit = units.filter_map(|scale| Some((at_scale(v, scale)?, scale))).next();
+        return unit.or(Some((m, 0)));
     }
-    (0..16).find_map(|scale| Some((at_scale(v, scale)?, scale)))
+    if v.abs() >= WHOLE_MAX {
+        // Beyond what every whole number can be, some multiples of pages still have a short mantissa.
+        return at_scale(v, 18).map(|m| (m, 18));
+    }
+    (1..16).find_map(|scale| Some((at_scale(v, scale)?, scale)))
 }
 
 /// `v` as a whole number, if it is one of at most 2^53 and not −0.
@@ -108,7 +115,10 @@ mod tests {
         check(1.7e9, Some((1_700_000, 17)));
         check(1_000_001.0, Some((1_000_001, 0)));
         check(WHOLE_MAX, Some((1 << 41, 18)));
-        check(9.223372036854776e18, Some((1 << 51, 18)));
+        check(WHOLE_MAX - 1.0, Some(((1 << 53) - 1, 0)));
+        check(9.223372036854776e18, None);
+        check(4096e15, None);
+        check(4096e14, Some((100_000_000_000_000, 18)));
         for v in [-0.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, f64::MAX, std::f64::consts::PI, 1.0 / 3.0] {
             check(v, None);
         }

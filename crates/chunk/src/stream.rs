@@ -16,7 +16,9 @@
 
 use std::sync::Arc;
 
-use model::{DecodeError, Histogram, Reader, STALE_NAN_BITS, TimestampMs, Value, put_varint, unzigzag, zigzag};
+use model::{
+    DecodeError, Histogram, Reader, STALE_NAN_BITS, Samples, TimestampMs, Value, put_varint, unzigzag, zigzag,
+};
 
 use crate::decimal::{self, SCALES, Scale};
 
@@ -77,7 +79,7 @@ impl SeriesState {
     fn encode_mantissa(&mut self, m: i64, timed: u8, values: &mut Vec<u8>) {
         let delta = m.wrapping_sub(self.value);
         self.value = m;
-        put_varint(values, zigzag(delta) << 2 | u64::from(timed));
+        put_code(values, zigzag(delta) << 2 | u64::from(timed));
     }
 
     /// The first float, one without a mantissa at the present scale, or any after a raw one.
@@ -165,6 +167,21 @@ impl SeriesState {
     }
 }
 
+/// Appends a varint of up to 28 bits without a branch on its length, which from series to series nobody can predict.
+#[inline]
+fn put_code(values: &mut Vec<u8>, code: u64) {
+    if code >= 1 << 28 {
+        put_varint(values, code);
+        return;
+    }
+    let code = code as u32;
+    let len = (38 - (code | 1).leading_zeros()) / 7;
+    let groups = code & 0x7f | (code & 0x3f80) << 1 | (code & 0x1f_c000) << 2 | (code & 0xfe0_0000) << 3;
+    let more = 0x0080_8080 & ((1 << (8 * (len - 1))) - 1);
+    values.extend_from_slice(&(groups | more).to_le_bytes());
+    values.truncate(values.len() - 4 + len as usize);
+}
+
 fn escape(kind: u8, timed: u8) -> u8 {
     kind << 2 | ESCAPE | timed
 }
@@ -189,6 +206,16 @@ pub fn put_repeat(out: &mut Vec<u8>, n: u32) {
     }
     out.push(escape(REPEAT, 0));
     put_varint(out, u64::from(n));
+}
+
+/// Measures a value code that is neither an escape nor timed, from the 8 bytes that begin with it; 0 if it is either, or
+/// longer. Without a branch on its length.
+#[inline]
+pub fn measure_plain_code(bytes: [u8; 8]) -> usize {
+    let word = u64::from_le_bytes(bytes);
+    let ends = !word & 0x8080_8080_8080_8080;
+    let len = (ends.trailing_zeros() as usize + 1) / 8;
+    if word & u64::from(ESCAPE | TIMED) == 0 && ends != 0 { len } else { 0 }
 }
 
 /// How one value code lies in its column.
@@ -279,61 +306,94 @@ impl<'a> Decoder<'a> {
     /// foreign bytes must count.
     #[inline]
     pub fn next_sample(&mut self) -> Result<Option<(TimestampMs, Value)>, DecodeError> {
-        if self.repeats > 0 {
-            self.repeats -= 1;
-            return Ok(Some((self.state.advance_by(0), Value::Float(self.v))));
-        }
-        if self.reader.is_empty() {
-            return Ok(None);
-        }
-        let code = self.reader.varint()?;
-        let mut histogram = None;
-        let mut stale = false;
-        if code & u64::from(ESCAPE) == 0 {
-            let delta = unzigzag(code >> 2);
-            if delta != 0 {
-                self.state.value = self.state.value.wrapping_add(delta);
-                self.v = f64::from_bits(self.state.last_bits());
+        loop {
+            if self.repeats > 0 {
+                self.repeats -= 1;
+                return Ok(Some((self.state.advance_by(0), Value::Float(self.v))));
             }
-        } else {
-            match u8::try_from(code >> 2).unwrap_or(u8::MAX) {
-                kind @ 0..16 => self.read_xor(kind)?,
-                STALE => stale = true,
-                HISTOGRAM => histogram = Some(Histogram::decode(self.reader.bytes()?)?),
-                REPEAT => {
-                    self.repeats = self.reader.varint()?;
-                    if self.repeats > u64::from(u32::MAX) || code & u64::from(TIMED) != 0 {
-                        return Err(self.reader.error("impossible repeat"));
-                    }
-                    return self.next_sample_after_repeat();
-                }
-                DECIMAL => {
-                    let scale = self.reader.u8()?;
-                    if scale >= SCALES {
-                        return Err(self.reader.error("unknown scale"));
-                    }
-                    (self.state.value, self.state.scale) = (self.reader.zigzag()?, scale);
-                    self.v = decimal::to_float(self.state.value, scale);
-                }
-                _ => return Err(self.reader.error("unknown kind of value")),
+            if self.reader.is_empty() {
+                return Ok(None);
             }
+            let code = self.reader.varint()?;
+            if code & u64::from(ESCAPE) == 0 {
+                let t = self.read_delta(code)?;
+                return Ok(Some((t, Value::Float(self.v))));
+            }
+            if let Some(sample) = self.read_escape(code)? {
+                return Ok(Some(sample));
+            }
+        }
+    }
+
+    /// Appends all samples that are left to `samples`; the same as [`Decoder::next_sample`], but quicker.
+    pub fn decode_into(mut self, samples: &mut Samples) -> Result<(), DecodeError> {
+        loop {
+            if samples.is_float() && self.repeats > 0 {
+                let (start, step) = (self.state.t, i64::from(self.state.dt));
+                let repeats = 1..=std::mem::take(&mut self.repeats) as i64;
+                samples.floats.resize(samples.floats.len() + *repeats.end() as usize, self.v);
+                samples.timestamps.extend(repeats.map(|i| start.wrapping_add(step.wrapping_mul(i))));
+                self.state.t = samples.timestamps.last().copied().unwrap_or(start);
+                self.state.is_started = true;
+            }
+            while self.repeats > 0 {
+                self.repeats -= 1;
+                samples.push_float(self.state.advance_by(0), self.v);
+            }
+            if self.reader.is_empty() {
+                return Ok(());
+            }
+            let code = self.reader.varint()?;
+            if code & u64::from(ESCAPE) == 0 {
+                let t = self.read_delta(code)?;
+                samples.push_float(t, self.v);
+            } else if let Some((t, v)) = self.read_escape(code)? {
+                samples.push(t, v);
+            }
+        }
+    }
+
+    /// Reads the rest of a sample whose value is a difference, and returns its time.
+    #[inline]
+    fn read_delta(&mut self, code: u64) -> Result<TimestampMs, DecodeError> {
+        let delta = unzigzag(code >> 2);
+        if delta != 0 {
+            self.state.value = self.state.value.wrapping_add(delta);
+            self.v = f64::from_bits(self.state.last_bits());
+        }
+        let change = if code & u64::from(TIMED) == 0 { 0 } else { self.reader.zigzag()? };
+        Ok(self.state.advance_by(change))
+    }
+
+    /// Reads the rest of an escape: a sample, or how many repeats there are.
+    fn read_escape(&mut self, code: u64) -> Result<Option<(TimestampMs, Value)>, DecodeError> {
+        let mut other = None;
+        match u8::try_from(code >> 2).unwrap_or(u8::MAX) {
+            kind @ 0..16 => self.read_xor(kind)?,
+            STALE => other = Some(Value::Float(f64::from_bits(STALE_NAN_BITS))),
+            HISTOGRAM => other = Some(Value::Histogram(Arc::new(Histogram::decode(self.reader.bytes()?)?))),
+            REPEAT => {
+                self.repeats = self.reader.varint()?;
+                let fits = u32::try_from(self.repeats).is_ok_and(|n| n > 0) && code & u64::from(TIMED) == 0;
+                if !fits {
+                    self.repeats = 0;
+                    return Err(self.reader.error("impossible repeat"));
+                }
+                return Ok(None);
+            }
+            DECIMAL => {
+                let scale = self.reader.u8()?;
+                if scale >= SCALES {
+                    return Err(self.reader.error("unknown scale"));
+                }
+                (self.state.value, self.state.scale) = (self.reader.zigzag()?, scale);
+                self.v = decimal::to_float(self.state.value, scale);
+            }
+            _ => return Err(self.reader.error("unknown kind of value")),
         }
         let change = if code & u64::from(TIMED) == 0 { 0 } else { self.reader.zigzag()? };
         let t = self.state.advance_by(change);
-        let v = match histogram {
-            Some(histogram) => Value::Histogram(Arc::new(histogram)),
-            None if stale => Value::Float(f64::from_bits(STALE_NAN_BITS)),
-            None => Value::Float(self.v),
-        };
-        Ok(Some((t, v)))
-    }
-
-    /// A repeat of nothing is refused, or a run of them would make the stack deep.
-    fn next_sample_after_repeat(&mut self) -> Result<Option<(TimestampMs, Value)>, DecodeError> {
-        if self.repeats == 0 {
-            return Err(self.reader.error("impossible repeat"));
-        }
-        self.next_sample()
+        Ok(Some((t, other.unwrap_or(Value::Float(self.v)))))
     }
 
     fn read_xor(&mut self, kind: u8) -> Result<(), DecodeError> {
@@ -381,12 +441,24 @@ mod tests {
         codes
     }
 
+    /// Decodes in both ways, which must agree.
     fn decode(codes: &[u8]) -> Result<Vec<(i64, Value)>, DecodeError> {
         let mut decoder = Decoder::new(codes);
         let mut all = Vec::new();
-        while let Some(sample) = decoder.next_sample()? {
-            all.push(sample);
+        let mut samples = Samples::default();
+        let quick = Decoder::new(codes).decode_into(&mut samples);
+        loop {
+            match decoder.next_sample() {
+                Ok(Some(sample)) => all.push(sample),
+                Ok(None) => break,
+                Err(e) => {
+                    assert_eq!(quick, Err(e.clone()));
+                    return Err(e);
+                }
+            }
         }
+        assert_eq!(quick, Ok(()));
+        assert_eq!(samples, all.iter().map(|(t, v)| model::Sample { t: *t, v: v.clone() }).collect());
         Ok(all)
     }
 
@@ -443,6 +515,23 @@ mod tests {
     }
 
     #[test]
+    fn codes_without_branches_are_varints() {
+        for shift in 0..60 {
+            for code in [(1u64 << shift) - 1, 1 << shift, (1 << shift) + 1] {
+                let (mut quick, mut plain) = (Vec::new(), Vec::new());
+                put_code(&mut quick, code);
+                put_varint(&mut plain, code);
+                assert_eq!(quick, plain, "{code:x}");
+                let mut window = [0xff; 8];
+                let len = plain.len().min(8);
+                window[..len].copy_from_slice(&plain[..len]);
+                let is_plain = code & 3 == 0 && plain.len() <= 8;
+                assert_eq!(measure_plain_code(window), if is_plain { len } else { 0 }, "{code:x}");
+            }
+        }
+    }
+
+    #[test]
     fn a_state_is_24_bytes() {
         assert_eq!(size_of::<SeriesState>(), 24);
     }
@@ -472,6 +561,26 @@ mod tests {
         let codes = encode(&samples);
         assert_eq!(decode(&codes).unwrap(), samples);
         assert_eq!(codes[codes.len() - 3..], [8, 8, 8]);
+    }
+
+    #[test]
+    fn a_repeat_from_the_start_counts_from_zero() {
+        let mut samples = floats(0, 0, &[0.0; 5]);
+        samples.extend(floats(10, 10, &[1.0, 2.0, 3.0]));
+        let spelled_out = encode(&samples);
+        assert_eq!(spelled_out[..5], [0; 5]);
+        let mut codes = Vec::new();
+        put_repeat(&mut codes, 5);
+        codes.extend_from_slice(&spelled_out[5..]);
+        assert_eq!(decode(&codes).unwrap(), samples);
+    }
+
+    #[test]
+    fn repeats_among_histograms_keep_their_kind() {
+        let mut codes = encode(&[(5, Value::Float(1.5)), (15, Value::Histogram(Arc::new(Histogram::default())))]);
+        put_repeat(&mut codes, 4);
+        let found = decode(&codes).unwrap();
+        assert_eq!(found[2..], floats(25, 10, &[1.5; 4]));
     }
 
     #[test]

@@ -83,6 +83,12 @@ impl Labels {
         Ok(Labels { bytes: bytes.into() })
     }
 
+    /// A set from bytes that the caller knows to be the canonical encoding of one: checked in debug builds only.
+    pub fn from_canonical(bytes: &[u8]) -> Labels {
+        debug_assert!(Labels::decode(bytes).is_ok(), "not the canonical encoding of a label set");
+        Labels { bytes: bytes.into() }
+    }
+
     /// The canonical encoding; see the module.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -90,7 +96,13 @@ impl Labels {
 
     /// The labels, by ascending name.
     pub fn iter(&self) -> LabelsIter<'_> {
-        LabelsIter { bytes: &self.bytes }
+        LabelsIter(self.iter_bytes())
+    }
+
+    /// The labels' bytes, by ascending name: for comparing and hashing, where checking UTF-8 again would be most of
+    /// the work.
+    pub fn iter_bytes(&self) -> LabelsBytesIter<'_> {
+        LabelsBytesIter { bytes: &self.bytes }
     }
 
     /// How many labels there are; walks them.
@@ -105,19 +117,12 @@ impl Labels {
 
     /// The value of `name`, if it has one.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|&(n, _)| n == name).map(|(_, value)| value)
+        self.iter_bytes().find(|&(n, _)| n == name.as_bytes()).map(|(_, value)| checked_str(value))
     }
 
     /// The metric's name, or "" if there is none.
     pub fn metric_name(&self) -> &str {
         self.get(METRIC_NAME).unwrap_or("")
-    }
-
-    /// The order of series in blocks: by the metric's name, then as `Ord` has it.
-    ///
-    /// It differs from `Ord` only where a label's name sorts before `__name__`, as those in capitals do.
-    pub fn cmp_by_metric(&self, other: &Labels) -> Ordering {
-        self.metric_name().cmp(other.metric_name()).then_with(|| self.cmp(other))
     }
 
     /// The set of those labels whose name satisfies `keep`.
@@ -144,7 +149,7 @@ impl Default for Labels {
 
 impl Ord for Labels {
     fn cmp(&self, other: &Labels) -> Ordering {
-        self.iter().cmp(other.iter())
+        self.iter_bytes().cmp(other.iter_bytes())
     }
 }
 
@@ -198,13 +203,31 @@ fn is_plain_label_name(name: &str) -> bool {
 
 /// Walks a label set; see [`Labels::iter`].
 #[derive(Debug, Clone)]
-pub struct LabelsIter<'a> {
+pub struct LabelsIter<'a>(LabelsBytesIter<'a>);
+
+impl<'a> Iterator for LabelsIter<'a> {
+    type Item = (&'a str, &'a str);
+
+    #[inline]
+    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+        let (name, value) = self.0.next()?;
+        Some((checked_str(name), checked_str(value)))
+    }
+}
+
+fn checked_str(text: &[u8]) -> &str {
+    std::str::from_utf8(text).expect("a label set is checked when it is made")
+}
+
+/// Walks a label set; see [`Labels::iter_bytes`].
+#[derive(Debug, Clone)]
+pub struct LabelsBytesIter<'a> {
     bytes: &'a [u8],
 }
 
-impl<'a> LabelsIter<'a> {
+impl<'a> LabelsBytesIter<'a> {
     #[inline]
-    fn str(&mut self) -> &'a str {
+    fn text(&mut self) -> &'a [u8] {
         let mut n = 0;
         let mut shift = 0;
         loop {
@@ -218,20 +241,20 @@ impl<'a> LabelsIter<'a> {
         }
         let (text, rest) = self.bytes.split_at(n);
         self.bytes = rest;
-        std::str::from_utf8(text).expect("a label set is checked when it is made")
+        text
     }
 }
 
-impl<'a> Iterator for LabelsIter<'a> {
-    type Item = (&'a str, &'a str);
+impl<'a> Iterator for LabelsBytesIter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
 
     #[inline]
-    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+    fn next(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         if self.bytes.is_empty() {
             return None;
         }
-        let name = self.str();
-        Some((name, self.str()))
+        let name = self.text();
+        Some((name, self.text()))
     }
 }
 

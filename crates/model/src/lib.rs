@@ -4,6 +4,7 @@
 //! set that was hashed on the wire, spelled in a segment, sorted in a block and printed in a response
 //! is the same [`Labels`] everywhere.
 
+mod buckets;
 mod encoding;
 mod histogram;
 mod labels;
@@ -17,9 +18,10 @@ mod sample;
 mod samples;
 mod tenant;
 
+pub use buckets::Bucket;
 pub use encoding::{DecodeError, Reader, put_varint, put_zigzag, unzigzag, zigzag};
 pub use histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Counts, Histogram, HistogramError, Span};
-pub use labels::{LabelError, Labels, LabelsBuilder, METRIC_NAME};
+pub use labels::{LabelError, Labels, LabelsBuilder, LabelsBytesIter, LabelsIter, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use merge::greater;
 pub use metadata::{Metadata, MetricKind};

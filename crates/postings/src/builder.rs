@@ -39,8 +39,8 @@ pub struct PostingsBuilder {
 /// A label of the previous series, and where its lists are.
 #[derive(Default)]
 struct LastLabel {
-    name: String,
-    value: String,
+    name: Vec<u8>,
+    value: Vec<u8>,
     list_of_name: u32,
     list: u32,
 }
@@ -82,11 +82,11 @@ impl PostingsBuilder {
         self.all.push(ordinal);
         // Both are sorted by name: labels of the previous series that this one lacks are dropped on the way.
         let mut at = 0;
-        for (name, value) in labels.iter() {
-            let lacking = self.last[at..].iter().take_while(|last| last.name.as_str() < name).count();
+        for (name, value) in labels.iter_bytes() {
+            let lacking = self.last[at..].iter().take_while(|last| last.name.as_slice() < name).count();
             self.last.drain(at..at + lacking);
             if self.last.get(at).is_none_or(|last| last.name != name) {
-                let list_of_name = self.list(name, "");
+                let list_of_name = self.list(name, b"");
                 self.last.insert(at, LastLabel { name: name.to_owned(), list_of_name, ..LastLabel::default() });
             }
             if self.last[at].value != value {
@@ -105,10 +105,10 @@ impl PostingsBuilder {
     }
 
     /// The list of a label of the present tenant, made if it is new.
-    fn list(&mut self, name: &str, value: &str) -> u32 {
+    fn list(&mut self, name: &[u8], value: &[u8]) -> u32 {
         self.key.clear();
         put_name(&mut self.key, name);
-        self.key.extend_from_slice(value.as_bytes());
+        self.key.extend_from_slice(value);
         if let Some(&list) = self.terms.get(self.key.as_slice()) {
             return list;
         }

@@ -8,6 +8,7 @@
 //! name' is the name with 00 written as 01 01 and 01 as 01 02: the order stays, and 00 only ends. A tenant has no
 //! such bytes by its rule. The value comes last and stays as it is, so that automata run over its own bytes.
 
+#[cfg(test)]
 /// The key of a label; see the module for empty names and values.
 pub(crate) fn key(tenant: &str, name: &str, value: &str) -> Vec<u8> {
     let mut out = prefix(tenant, name);
@@ -20,13 +21,13 @@ pub(crate) fn prefix(tenant: &str, name: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(tenant.len() + name.len() + 24);
     out.extend_from_slice(tenant.as_bytes());
     out.push(0);
-    put_name(&mut out, name);
+    put_name(&mut out, name.as_bytes());
     out
 }
 
 /// Appends the escaped name and its end.
-pub(crate) fn put_name(out: &mut Vec<u8>, name: &str) {
-    for &byte in name.as_bytes() {
+pub(crate) fn put_name(out: &mut Vec<u8>, name: &[u8]) {
+    for &byte in name {
         match byte {
             0 => out.extend_from_slice(&[1, 1]),
             1 => out.extend_from_slice(&[1, 2]),

@@ -8,6 +8,8 @@ use crate::error::PostingsError;
 use crate::list::{Pointer, decode};
 
 /// A selection: the union of some lists for each matcher, intersected or subtracted. See [`crate::Terms::plan`].
+///
+/// The default selects nothing and needs nothing.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// Places of the lists, ascending, without repeats.
@@ -16,18 +18,12 @@ pub struct Plan {
     include: Vec<Vec<Pointer>>,
     /// And in none of these.
     exclude: Vec<Vec<Pointer>>,
-    empty: bool,
 }
 
 impl Plan {
-    /// The plan that selects nothing and needs nothing.
-    pub(crate) fn nothing() -> Plan {
-        Plan { empty: true, ..Plan::default() }
-    }
-
     pub(crate) fn new(include: Vec<Vec<Pointer>>, exclude: Vec<Vec<Pointer>>) -> Plan {
         if include.is_empty() || include.iter().any(Vec::is_empty) {
-            return Plan::nothing();
+            return Plan::default();
         }
         let place = |pointer: &Pointer| match pointer {
             Pointer::Place(place) => Some(place.clone()),
@@ -36,7 +32,7 @@ impl Plan {
         let mut needs: Vec<_> = include.iter().chain(&exclude).flatten().filter_map(place).collect();
         needs.sort_unstable_by_key(|place| (place.start, place.end));
         needs.dedup();
-        Plan { needs, include, exclude, empty: false }
+        Plan { needs, include, exclude }
     }
 
     /// The byte ranges of the postings that [`Plan::resolve`] wants, ascending, without repeats.
@@ -46,16 +42,13 @@ impl Plan {
 
     /// Whether it is already known that nothing matches.
     pub fn is_empty(&self) -> bool {
-        self.empty
+        self.include.is_empty()
     }
 
     /// Returns the ordinals that are selected, ascending. `lists[i]` are the bytes at `needs()[i]`.
     ///
     /// Errors: `CorruptList` if one of them is not a list, or is missing.
     pub fn resolve(&self, lists: &[impl AsRef<[u8]>]) -> Result<RoaringBitmap, PostingsError> {
-        if self.empty {
-            return Ok(RoaringBitmap::new());
-        }
         let union = |pointers: &[Pointer]| -> Result<RoaringBitmap, PostingsError> {
             pointers.iter().map(|pointer| self.bitmap(pointer, lists)).union()
         };

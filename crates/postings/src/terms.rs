@@ -40,13 +40,20 @@ impl Terms {
             if prepared.is_regex(MatchOp::Regex, ".*") {
                 continue;
             }
+            if prepared.matcher.name().is_empty() {
+                // No label is called so; its keys would be those of all series.
+                if prepared.matches_empty {
+                    continue;
+                }
+                return Ok(Plan::default());
+            }
             let prefix = key::prefix(tenant.as_str(), prepared.matcher.name());
             if prepared.matches_empty {
                 exclude.push(self.values_not_matching(&prefix, prepared)?);
             } else {
                 let values = self.values_matching(&prefix, prepared)?;
                 if values.is_empty() {
-                    return Ok(Plan::nothing());
+                    return Ok(Plan::default());
                 }
                 include.push(values);
             }
@@ -144,8 +151,11 @@ impl Terms {
 
     /// Returns the values that a tenant's series have for a label, ascending.
     pub fn label_values(&self, tenant: &TenantId, name: &str) -> Result<Vec<String>, PostingsError> {
-        let prefix = key::prefix(tenant.as_str(), name);
         let mut values = Vec::new();
+        if name.is_empty() {
+            return Ok(values);
+        }
+        let prefix = key::prefix(tenant.as_str(), name);
         let mut stream = self.map.range().gt(&prefix).lt(key::after(&prefix)).into_stream();
         while let Some((key, _)) = stream.next() {
             let value = std::str::from_utf8(&key[prefix.len()..]);
@@ -154,3 +164,6 @@ impl Terms {
         Ok(values)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,19 +8,23 @@
 
 #![allow(clippy::disallowed_methods, reason = "this crate is the door that the others go through")]
 
+mod append_file;
 mod clock;
 mod data_dir;
 mod files;
-pub mod memory;
 pub mod metrics;
+pub mod process;
 mod random;
 mod shutdown;
+mod sockets;
 mod tasks;
 
+pub use append_file::AppendFile;
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, TimedOut, timeout};
 pub use data_dir::{DataDir, DataDirError};
 pub use files::{create_folder, free_bytes, sync_folder, write_atomically};
 pub use metrics::{Counter, Counters, Gauge, GaugeF64, Gauges, Histogram, Histograms, Registry};
 pub use random::{Random, RandomError};
 pub use shutdown::{Shutdown, Stage, StopReason};
+pub use sockets::{ListenError, listen};
 pub use tasks::{Tasks, blocking, panic_message, spawn};

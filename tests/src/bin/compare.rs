@@ -2,6 +2,8 @@
 //!
 //! The program of issue 3, item 2; the test `agents` runs the same in the small.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};

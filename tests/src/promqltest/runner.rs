@@ -4,8 +4,9 @@ use std::fmt;
 
 use model::{Labels, Samples, TimestampMs, Value};
 
+use super::at_modifier::{fixed_at, times_around};
 use super::compare::{differences, middle_differences, show, show_value};
-use super::script::{Action, Eval, Expected, Load, Script, Steps, TextMatch, When};
+use super::script::{Action, Eval, Expected, Script, Steps, TextMatch, When};
 
 /// Words that make a query's answer depend on the step, or on more than the middle of a range.
 const STEP_WORDS: [&str; 4] = ["start()", "end()", "range()", "step()"];
@@ -46,15 +47,15 @@ pub trait Store {
     fn range(&mut self, expr: &str, steps: Steps) -> Result<Answer, String>;
 }
 
-/// How an evaluation went.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
-    /// As expected.
-    Passed,
-    /// Needs native histograms, which are a later issue's.
-    Native,
-    /// Not as expected: what differs, a line each.
-    Failed(Vec<String>),
+/// What to run of a script, and how often.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choice {
+    /// Only the evaluation that begins at this line; everything is loaded nevertheless.
+    pub line: Option<usize>,
+    /// Also evaluations that need native histograms.
+    pub native: bool,
+    /// Every instant query also with `@` on its selectors, at five times.
+    pub at_modifiers: bool,
 }
 
 /// An evaluation that did not come out as expected; prints all that one needs to look into it.
@@ -125,10 +126,10 @@ impl fmt::Display for Report {
     }
 }
 
-/// Plays `script`; with `line`, everything is loaded but only the evaluation that begins there is run.
+/// Plays `script`.
 ///
 /// Errors: a store that can't clear or load.
-pub fn run(script: &Script, store: &mut dyn Store, line: Option<usize>) -> anyhow::Result<Report> {
+pub fn run(script: &Script, store: &mut dyn Store, choice: Choice) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let mut native: Vec<Labels> = Vec::new();
     store.clear()?;
@@ -143,9 +144,9 @@ pub fn run(script: &Script, store: &mut dyn Store, line: Option<usize>) -> anyho
                 native.extend(load.native_metrics().cloned());
                 store.load(&load.series).map_err(|e| e.context(format!("{place}: load")))?;
             }
-            Action::Eval(_) if line.is_some_and(|line| line != command.line) => {}
-            Action::Eval(eval) if is_native(eval, &native) => report.native += 1,
-            Action::Eval(eval) => match run_eval(eval, store) {
+            Action::Eval(_) if choice.line.is_some_and(|line| line != command.line) => {}
+            Action::Eval(eval) if !choice.native && is_native(eval, &native) => report.native += 1,
+            Action::Eval(eval) => match run_eval(eval, store, choice) {
                 differences if differences.is_empty() => report.passed += 1,
                 differences => report.failures.push(Failure { place, text: eval.text.clone(), differences }),
             },
@@ -155,35 +156,43 @@ pub fn run(script: &Script, store: &mut dyn Store, line: Option<usize>) -> anyho
 }
 
 /// Whether an evaluation needs native histograms: it spells one, or selects one of the series that hold them.
-///
-/// Names are looked for as words of the query, so that no parser is needed; a selector without a name that would
-/// reach such a series counts too.
 pub fn is_native(eval: &Eval, native: &[Labels]) -> bool {
     if eval.text.contains("{{") {
         return true;
     }
-    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.');
-    let words: Vec<&str> = eval.expr.split(|c| !word(c)).collect();
-    let nameless = eval.expr.contains("__name__") || eval.expr.trim_start().starts_with('{');
-    native.iter().any(|labels| {
-        let name = labels.metric_name();
-        words.contains(&name) || (name.is_empty() && nameless)
-    })
+    // A query that can't be parsed or planned selects nothing.
+    let query = promql::Query::instant(&eval.expr, 0);
+    let selections = query.and_then(|query| query.selections(&promql::Options::default())).unwrap_or_default();
+    let selects =
+        |labels: &Labels| selections.iter().any(|s| s.matchers.iter().all(|matcher| matcher.matches_labels(labels)));
+    native.iter().any(selects)
 }
 
-/// Runs one evaluation, an instant one also as the middle of a range; returns what differs.
-pub fn run_eval(eval: &Eval, store: &mut dyn Store) -> Vec<String> {
-    let answer = match eval.when {
-        When::Instant(at) => store.instant(&eval.expr, at),
-        When::Range(steps) => store.range(&eval.expr, steps),
+/// Runs one evaluation, an instant one also in the other ways that must answer the same; returns what differs.
+pub fn run_eval(eval: &Eval, store: &mut dyn Store, choice: Choice) -> Vec<String> {
+    let at = match eval.when {
+        When::Range(steps) => return judge(eval, &store.range(&eval.expr, steps)),
+        When::Instant(at) => at,
     };
+    let answer = store.instant(&eval.expr, at);
     let mut found = judge(eval, &answer);
-    if let When::Instant(at) = eval.when
-        && found.is_empty()
-        && answer.is_ok()
-        && is_steady(eval)
+    if !found.is_empty() || answer.is_err() {
+        return found;
+    }
+    if is_steady(eval) {
+        found.extend(run_as_range(&eval.expr, eval, store, at));
+    }
+    if choice.at_modifiers
+        && !STEP_WORDS.iter().any(|word| eval.expr.contains(word))
+        && let Some(fixed) = fixed_at(&eval.expr, at)
     {
-        found = run_as_range(eval, store, at);
+        for at in times_around(at) {
+            let lines = judge(eval, &store.instant(&fixed, at));
+            found.extend(lines.into_iter().map(|line| format!("as {fixed:?} at {at}: {line}")));
+            if is_steady(eval) {
+                found.extend(run_as_range(&fixed, eval, store, at));
+            }
+        }
     }
     found
 }
@@ -226,21 +235,14 @@ fn is_steady(eval: &Eval) -> bool {
 }
 
 /// One minute before, at, and after: the middle must be what the instant query must answer.
-fn run_as_range(eval: &Eval, store: &mut dyn Store, at: TimestampMs) -> Vec<String> {
+fn run_as_range(expr: &str, eval: &Eval, store: &mut dyn Store, at: TimestampMs) -> Vec<String> {
     let steps = Steps { start: at - 60_000, end: at + 60_000, step: 60_000 };
-    let found = match store.range(&eval.expr, steps) {
+    let found = match store.range(expr, steps) {
         Ok(Answer { data: Data::Matrix(matrix), .. }) => middle_differences(eval, &matrix, at),
         Ok(answer) => vec![format!("expected a matrix, got {}", answer.data)],
         Err(error) => vec![format!("failed: {error}")],
     };
-    found.into_iter().map(|line| format!("as the middle of a range: {line}")).collect()
-}
-
-/// A load's samples under one name for both, so that a store can be told what it will get.
-impl From<&Load> for Vec<(Labels, Samples)> {
-    fn from(load: &Load) -> Vec<(Labels, Samples)> {
-        load.series.clone()
-    }
+    found.into_iter().map(|line| format!("as {expr:?} in the middle of a range, at {at}: {line}")).collect()
 }
 
 #[cfg(test)]
@@ -269,7 +271,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, answer: Result<Answer, String>, expected: &[&str]) {
         let script = script::parse("x", text).unwrap();
-        let report = run(&script, &mut Fixed(answer), None).unwrap();
+        let report = run(&script, &mut Fixed(answer), Choice::default()).unwrap();
         let found: Vec<String> = report.failures.into_iter().flat_map(|f| f.differences).collect();
         assert_eq!(found, expected);
     }
@@ -304,7 +306,7 @@ mod tests {
     #[test]
     fn native_evaluations_are_told_apart() {
         let text = "load 1m\n h {{}}\n f 1\n\neval instant at 0 sum(h)\n\neval instant at 0 f\n expect fail";
-        let report = run(&script::parse("x", text).unwrap(), &mut Fixed(Err("no".into())), None).unwrap();
+        let report = run(&script::parse("x", text).unwrap(), &mut Fixed(Err("no".into())), Choice::default()).unwrap();
         assert_eq!((report.native, report.passed), (1, 1));
     }
 }

@@ -1,10 +1,11 @@
-//! How much memory there is, and how much of it this process holds.
+//! What this process may use of the machine, and what it uses.
 //!
-//! The limit is the smallest of the cgroups' that this process lies in (v2 or v1) and the machine's
+//! The memory limit is the smallest of the cgroups' that this process lies in (v2 or v1) and the machine's
 //! memory. Read from `/proc` and `/sys`; what cannot be read does not limit.
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Memory that this process may use, and who says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum MemorySource {
 }
 
 /// Returns the memory that this process may use; none when `/proc` is not there.
-pub fn total() -> Option<MemoryTotal> {
+pub fn memory_total() -> Option<MemoryTotal> {
     total_below(Path::new("/"))
 }
 
@@ -35,6 +36,35 @@ pub fn resident_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Returns the processor time that this process has used, in user and kernel mode.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Returns how many files and sockets this process has open; none when `/proc` is not there.
+pub fn open_files() -> Option<usize> {
+    Some(fs::read_dir("/proc/self/fd").ok()?.count())
+}
+
+/// Returns how many files and sockets this process may have open; none when that is not limited.
+pub fn open_files_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// Lets this process open as many files and sockets as its hard limit allows; the soft one is often 1024.
+pub fn raise_open_files_max() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Without the right to it the limit stays as it is, which the metrics show.
+    let _refused = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err();
+}
+
+/// Returns the machine's name, for URLs that others are to use.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn total_below(root: &Path) -> Option<MemoryTotal> {
@@ -115,8 +145,16 @@ mod tests {
 
     #[test]
     fn this_process_has_memory_and_uses_some() {
-        let total = total().unwrap().bytes;
+        let total = memory_total().unwrap().bytes;
         let resident = resident_bytes().unwrap();
         assert!(resident > 100_000 && resident < total, "{resident} of {total}");
+    }
+
+    #[test]
+    fn what_is_used_is_within_what_may_be_used() {
+        assert!(cpu_time() > Duration::ZERO);
+        let open = open_files().unwrap();
+        assert!(open > 0 && open_files_max().is_none_or(|max| open as u64 <= max));
+        assert!(!host_name().is_empty());
     }
 }

@@ -1,0 +1,36 @@
+//! HTTP: tenants, routes, status codes, Prometheus's JSON.
+//!
+//! The one door to axum and hyper. What a request means is decided here (who asks, what for, within which
+//! sizes); what it does is a service's business: [`Ingest`], [`Queries`] and [`Health`] are traits, filled in by the
+//! roles, and by fakes in the tests. Errors of services carry a [`Kind`], which alone decides the status code.
+//!
+//! A write: `write` → `body` → `proto` → [`Ingest`]. A query: `query` or `labels` → `params` → [`Queries`] → `response`.
+
+mod adapters;
+mod body;
+mod budget;
+mod content_type;
+mod json;
+mod labels;
+mod metrics;
+mod pages;
+mod params;
+mod query;
+mod response;
+mod router;
+mod server;
+mod services;
+mod settings;
+mod tenant;
+mod times;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use router::{Api, Parts};
+pub use server::serve;
+pub use services::{
+    Answer, Durable, Found, Health, HealthReport, Ingest, Kind, Queries, QueryOptions, ServiceError, Steps,
+};
+pub use settings::{Settings, TenantLimits};

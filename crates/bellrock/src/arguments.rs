@@ -1,0 +1,89 @@
+//! What the command line asks for.
+
+use crate::settings::sources::Fault;
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve, with these flags: (`querier.timeout`, `30s`).
+    Serve(Vec<(String, String)>),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// Reads the arguments after the program's name; flags come out in their order, not yet checked.
+///
+/// `--flag value` and `--flag=value` are the same. Faults: words that are no command, and flags
+/// without a value.
+pub fn parse(arguments: &[String]) -> Result<Command, Vec<Fault>> {
+    let is_any = |words: &[&str]| arguments.iter().any(|argument| words.contains(&argument.as_str()));
+    if is_any(&["--help", "-h"]) || arguments.first().is_some_and(|first| first == "help") {
+        return Ok(Command::Help);
+    }
+    if is_any(&["--version", "-V"]) {
+        return Ok(Command::Version);
+    }
+    let mut flags = Vec::new();
+    let mut faults = Vec::new();
+    let mut rest = arguments.iter().peekable();
+    rest.next_if(|first| *first == "serve");
+    while let Some(argument) = rest.next() {
+        let Some(flag) = argument.strip_prefix("--").filter(|flag| !flag.is_empty()) else {
+            faults.push(Fault(format!("{argument:?} is neither a command nor a --flag")));
+            continue;
+        };
+        if let Some((key, text)) = flag.split_once('=') {
+            flags.push((key.to_string(), text.to_string()));
+        } else if let Some(text) = rest.next_if(|next| !next.starts_with('-')) {
+            flags.push((flag.to_string(), text.clone()));
+        } else {
+            faults.push(Fault(format!("{argument} has no value")));
+        }
+    }
+    if faults.is_empty() { Ok(Command::Serve(flags)) } else { Err(faults) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: Result<&[(&str, &str)], &[&str]>) {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+        let expected = match expected {
+            Ok(flags) => Ok(Command::Serve(flags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())),
+            Err(faults) => Err(faults.iter().map(|fault| Fault(fault.to_string())).collect()),
+        };
+        assert_eq!(parse(&arguments), expected, "{line}");
+    }
+
+    #[test]
+    fn flags_take_their_value_from_both_forms() {
+        check("", Ok(&[]));
+        check("serve", Ok(&[]));
+        check("serve --data /x --listen=a --listen b", Ok(&[("data", "/x"), ("listen", "a"), ("listen", "b")]));
+        check("--data=a=b", Ok(&[("data", "a=b")]));
+    }
+
+    #[test]
+    fn every_fault_is_listed() {
+        check(
+            "server --data --x -v",
+            Err(&[
+                "\"server\" is neither a command nor a --flag",
+                "--data has no value",
+                "--x has no value",
+                "\"-v\" is neither a command nor a --flag",
+            ]),
+        );
+    }
+
+    #[test]
+    fn help_and_version_win_over_everything() {
+        let parse = |line: &str| parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>());
+        assert_eq!(parse("serve --nonsense --help"), Ok(Command::Help));
+        assert_eq!(parse("help"), Ok(Command::Help));
+        assert_eq!(parse("-V"), Ok(Command::Version));
+    }
+}

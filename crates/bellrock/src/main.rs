@@ -1,0 +1,5 @@
+//! `bellrock`: see the library.
+
+fn main() -> std::process::ExitCode {
+    bellrock::main()
+}

@@ -1,0 +1,204 @@
+//! Every setting, one row each; see docs/decisions/0001.
+//!
+//! A row's key is the flag without its dashes. The environment variable and the key in the file follow
+//! from it: `querier.max-samples` is `--querier.max-samples`, `BELLROCK_QUERIER_MAX_SAMPLES` and
+//! `querier: {max_samples: …}`.
+
+/// A setting, as far as sources, help and reloading go. What its value means is `settings.rs`'s.
+#[derive(Debug)]
+pub struct Row {
+    /// Owner first, dotted, kebab-case.
+    pub key: &'static str,
+    /// What stands for the value in the help.
+    pub value: &'static str,
+    /// The text that is read when no source gives one; empty where there is no value by default.
+    pub default: &'static str,
+    /// Whether SIGHUP applies a change.
+    pub is_live: bool,
+    /// Whether a tenant may have a value of its own.
+    pub is_per_tenant: bool,
+    /// Whether it may be given more than once.
+    pub may_repeat: bool,
+    /// What it does, and when to change it.
+    pub help: &'static str,
+}
+
+/// A setting that a restart applies.
+const fn fixed(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Row {
+    Row { key, value, default, is_live: false, is_per_tenant: false, may_repeat: false, help }
+}
+
+/// A setting that a reload applies.
+const fn live(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Row {
+    Row { is_live: true, ..fixed(key, value, default, help) }
+}
+
+/// A limit that a reload applies and that a tenant may have its own value of.
+const fn limit(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Row {
+    Row { is_per_tenant: true, ..live(key, value, default, help) }
+}
+
+/// The settings under their headings, in the order of the help.
+pub const GROUPS: &[(&str, &[Row])] = &[
+    (
+        "The server",
+        &[
+            fixed("config", "FILE", "", "Reads settings from a YAML file. SIGHUP reads it again."),
+            Row {
+                may_repeat: true,
+                ..fixed(
+                    "listen",
+                    "ADDRESS",
+                    "127.0.0.1:9009",
+                    "Listens on this address and port; may be given more than once. [::]:9009 takes IPv4 and IPv6 \
+                     from everywhere: nobody has to log in, so put a proxy in front or trust the network.",
+                )
+            },
+            fixed(
+                "data",
+                "FOLDER",
+                "./bellrock-data",
+                "Keeps all data in this folder, created if missing. Put it on the disk that is to hold the blocks.",
+            ),
+            fixed(
+                "memory.max",
+                "SIZE",
+                "50%",
+                "Memory that data being taken in may use, as a size or a share of the cgroup's or machine's memory; \
+                 queries come on top. Beyond it heads are cut early, then new series and then all writes are answered 503 \
+                 and retried. Raise it on a machine of its own.",
+            ),
+            limit(
+                "retention",
+                "DURATION",
+                "forever",
+                "Refuses samples older than this, and lets blocks go whose newest sample is.",
+            ),
+            live(
+                "log.level",
+                "LEVEL",
+                "info",
+                "Logs error, warn, info, debug or trace and above. Debug logs each request.",
+            ),
+            fixed("log.format", "FORMAT", "logfmt", "Writes logfmt or json, to stderr."),
+        ],
+    ),
+    (
+        "Writes",
+        &[
+            live(
+                "api.request-bytes-max",
+                "SIZE",
+                "32MiB",
+                "Refuses a larger body with 413. Raise it for senders with very large batches.",
+            ),
+            live(
+                "api.request-decoded-bytes-max",
+                "SIZE",
+                "32MiB",
+                "Refuses a body that is larger than this once decompressed with 413.",
+            ),
+            limit(
+                "ingester.max-labels-per-series",
+                "COUNT",
+                "100",
+                "Refuses series with more labels. Raise it for sources with very many labels.",
+            ),
+            limit("ingester.max-label-name-bytes", "SIZE", "1KiB", "Refuses series with a longer label name."),
+            limit(
+                "ingester.max-label-value-bytes",
+                "SIZE",
+                "8KiB",
+                "Refuses series with a longer label value. Raise it where labels hold long texts such as queries.",
+            ),
+            limit(
+                "ingester.max-future",
+                "DURATION",
+                "10m",
+                "Refuses samples further ahead of this machine's clock. Raise it for senders whose clocks run ahead.",
+            ),
+            fixed(
+                "ingester.cut-age-max",
+                "DURATION",
+                "10m",
+                "Cuts what was taken in into a block after this time. Lower it for less memory and a quicker start after \
+                 a crash, at the price of more and smaller blocks.",
+            ),
+        ],
+    ),
+    (
+        "Queries",
+        &[
+            live("querier.timeout", "DURATION", "2m", "Stops a query that takes longer. Raise it for long reports."),
+            live(
+                "querier.max-samples",
+                "COUNT",
+                "50000000",
+                "Stops a query that would hold more samples at once. Raise it, with querier.max-bytes, for long ranges over \
+                 many series.",
+            ),
+            live(
+                "querier.max-bytes",
+                "SIZE",
+                "25%",
+                "Stops a query whose series and results would take more memory, as a size or a share like memory.max.",
+            ),
+            limit(
+                "querier.max-points-per-series",
+                "COUNT",
+                "11000",
+                "Refuses a range query with more steps. 11000 suits a week in steps of a minute.",
+            ),
+            live(
+                "querier.lookback",
+                "DURATION",
+                "5m",
+                "How far a query looks back for a series' latest sample. Raise it above the scrape interval if that is \
+                 longer than two minutes.",
+            ),
+        ],
+    ),
+];
+
+/// All rows.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    GROUPS.iter().flat_map(|(_, rows)| rows.iter())
+}
+
+/// The row with this key.
+pub fn row(key: &str) -> Option<&'static Row> {
+    rows().find(|row| row.key == key)
+}
+
+impl Row {
+    /// The flag, with its dashes.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.key)
+    }
+
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("BELLROCK_{}", self.key.replace(['.', '-'], "_").to_ascii_uppercase())
+    }
+
+    /// The key in the file, dots between its levels.
+    pub fn file_key(&self) -> String {
+        self.key.replace('-', "_")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_follow_from_the_key_and_none_is_used_twice() {
+        let row = row("querier.max-samples").unwrap();
+        assert_eq!(row.flag(), "--querier.max-samples");
+        assert_eq!(row.variable(), "BELLROCK_QUERIER_MAX_SAMPLES");
+        assert_eq!(row.file_key(), "querier.max_samples");
+        let variables: BTreeSet<String> = rows().map(Row::variable).collect();
+        assert_eq!(variables.len(), rows().count());
+    }
+}

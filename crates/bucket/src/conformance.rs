@@ -1,0 +1,225 @@
+//! What every bucket must do, whatever lies beneath; and what the local directory must do beside.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::{Lease, ObjectKey, Revision, Right, WriterId};
+use runtime::{Random, Registry, SystemClock};
+
+use super::*;
+
+fn segment(position: u64, n: u64) -> ObjectKey {
+    ObjectKey::Segment { writer: WriterId(Revision { incarnation: 1, position }), n, attempt: 0 }
+}
+
+fn block(number: u64, attempt: u64) -> ObjectKey {
+    ObjectKey::Block { right: Right::Compactor(Lease { incarnation: 1, number }), attempt }
+}
+
+async fn local(dir: &Path) -> Bucket {
+    Bucket::open(dir, SystemClock::shared(), &Registry::new()).await.unwrap()
+}
+
+fn keys(listed: &[Listed]) -> Vec<ObjectKey> {
+    listed.iter().map(|listed| listed.key).collect()
+}
+
+/// Every bucket, S3 included, passes this, starting empty.
+async fn conformance(bucket: &Bucket) {
+    let kind = |error: BucketError| error.kind();
+    // Nothing is there, and the error says what was asked of what.
+    let missing = bucket.get(&segment(1, 1)).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(missing.to_string().starts_with("get segments/1.00000000000000000001/"), "{missing}");
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[0..1, 2..3]).await.map_err(kind), Err(ErrorKind::NotFound));
+    assert_eq!(bucket.list(Folder::Segments).await.unwrap(), []);
+
+    // A bucket is nobody's, then one cluster's for ever.
+    assert_eq!(bucket.cluster().await.unwrap(), None);
+    let random = Random::from_seed(1);
+    let cluster = bucket.bootstrap(&random).await.unwrap();
+    assert_eq!(bucket.cluster().await.unwrap(), Some(cluster));
+    bucket.check_cluster(&cluster).await.unwrap();
+    assert!(matches!(bucket.bootstrap(&random).await, Err(BucketError::NotEmpty { .. })));
+    let next_life = Cluster { incarnation: 2, ..cluster };
+    assert_eq!(bucket.check_cluster(&next_life).await.map_err(kind), Err(ErrorKind::OtherCluster));
+
+    // What was put is there, and stays when it is put again.
+    let text: Bytes = "0123456789".into();
+    for _ in 0..2 {
+        bucket.put(&segment(1, 2), text.clone()).await.unwrap();
+    }
+    assert_eq!(bucket.get(&segment(1, 2)).await.unwrap(), text);
+    bucket.put(&segment(1, 1), Bytes::new()).await.unwrap();
+    assert_eq!(bucket.get(&segment(1, 1)).await.unwrap(), "");
+
+    // Ranges come in the order asked for, overlapping or not, and each whole.
+    let ranges = [7..10, 0..3, 2..5, 3..4, 4..4];
+    let pieces = bucket.get_ranges(&segment(1, 2), &ranges).await.unwrap();
+    assert_eq!(pieces, ["789", "012", "234", "3", ""]);
+    assert_eq!(bucket.get_ranges(&segment(1, 2), &[]).await.unwrap().len(), 0);
+    for range in [8..11, 10..11, 20..30] {
+        let short = bucket.get_ranges(&segment(1, 2), std::slice::from_ref(&range)).await.unwrap_err();
+        assert!(matches!(short, BucketError::TooShort { bytes: 10, end, .. } if end == range.end), "{short}");
+    }
+
+    // Listings are sorted, and of one folder.
+    for key in [segment(10, 1), segment(2, 10), segment(2, 9), block(2, 1), block(1, 0), block(10, 0)] {
+        bucket.put(&key, text.clone()).await.unwrap();
+    }
+    let listed = bucket.list(Folder::Segments).await.unwrap();
+    let all = [segment(1, 1), segment(1, 2), segment(2, 9), segment(2, 10), segment(10, 1)];
+    assert_eq!(keys(&listed), all);
+    assert_eq!((listed[0].bytes, listed[1].bytes), (0, 10));
+    let writer = WriterId(Revision { incarnation: 1, position: 2 });
+    assert_eq!(keys(&bucket.list(Folder::SegmentsOf(writer)).await.unwrap()), [segment(2, 9), segment(2, 10)]);
+    assert_eq!(keys(&bucket.list(Folder::Blocks).await.unwrap()), [block(1, 0), block(2, 1), block(10, 0)]);
+    let right = Right::Compactor(Lease { incarnation: 1, number: 1 });
+    assert_eq!(keys(&bucket.list(Folder::BlocksOf(right)).await.unwrap()), [block(1, 0)], "1, and not 10");
+    assert_eq!(keys(&bucket.list(Folder::Checkpoints).await.unwrap()), []);
+
+    // Gone is gone, and deleting again is no error.
+    for _ in 0..2 {
+        bucket.delete(&segment(1, 2)).await.unwrap();
+    }
+    assert_eq!(bucket.get(&segment(1, 2)).await.map_err(kind), Err(ErrorKind::NotFound));
+    assert_eq!(bucket.list(Folder::Segments).await.unwrap().len(), 4);
+
+    // Planted faults.
+    let plant = |operation, effect| {
+        bucket.faults().plant(Fault { operation, concerns: |key| *key == segment(5, 1), times: 1, effect })
+    };
+    plant(Operation::Put, Effect::Fail);
+    assert_eq!(bucket.put(&segment(5, 1), text.clone()).await.map_err(kind), Err(ErrorKind::Unavailable));
+    assert_eq!(bucket.get(&segment(5, 1)).await.map_err(kind), Err(ErrorKind::NotFound));
+    plant(Operation::Put, Effect::NoSpace);
+    assert_eq!(bucket.put(&segment(5, 1), text.clone()).await.map_err(kind), Err(ErrorKind::NoSpace));
+    plant(Operation::Put, Effect::LoseAnswer);
+    assert_eq!(bucket.put(&segment(5, 1), text.clone()).await.map_err(kind), Err(ErrorKind::Unavailable));
+    assert_eq!(bucket.get(&segment(5, 1)).await.unwrap(), text);
+    plant(Operation::Get, Effect::FlipBit);
+    assert_ne!(bucket.get(&segment(5, 1)).await.unwrap(), text);
+    assert_eq!(bucket.get(&segment(5, 1)).await.unwrap(), text);
+    plant(Operation::Delete, Effect::Hang);
+    let hanging = tokio::spawn({
+        let bucket = bucket.clone();
+        async move { bucket.delete(&segment(5, 1)).await }
+    });
+    while bucket.get(&segment(5, 1)).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!hanging.is_finished());
+    hanging.abort();
+}
+
+#[tokio::test]
+async fn the_local_directory_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance(&local(&dir.path().join("a/bucket")).await).await;
+}
+
+#[tokio::test]
+async fn another_process_finds_everything_and_no_leftovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = local(dir.path()).await;
+    let random = Random::from_seed(1);
+    let cluster = bucket.bootstrap(&random).await.unwrap();
+    bucket.put(&segment(1, 1), "x".into()).await.unwrap();
+    bucket.put(&segment(2, 1), "x".into()).await.unwrap();
+    bucket.delete(&segment(2, 1)).await.unwrap();
+    // What a kill -9 in the middle of a PUT leaves.
+    let left = dir.path().join(format!("{}#1", segment(1, 2)));
+    std::fs::write(&left, b"half").unwrap();
+    std::fs::write(dir.path().join("cluster.json#12"), b"half").unwrap();
+    let stranger = dir.path().join("segments/README");
+    std::fs::write(&stranger, b"not ours").unwrap();
+    drop(bucket);
+
+    let registry = Registry::new();
+    let bucket = Bucket::open(dir.path(), SystemClock::shared(), &registry).await.unwrap();
+    assert!(!left.exists() && !dir.path().join("cluster.json#12").exists());
+    assert!(!dir.path().join(Folder::SegmentsOf(writer_of(segment(2, 1))).to_string()).exists(), "empty");
+    assert_eq!(keys(&bucket.list(Folder::Segments).await.unwrap()), [segment(1, 1)]);
+    assert!(stranger.exists());
+    bucket.check_cluster(&cluster).await.unwrap();
+    bucket.put(&segment(2, 2), "x".into()).await.unwrap();
+    let text = registry.encode();
+    assert!(text.contains("bellrock_bucket_unknown_names_total 1"), "{text}");
+    assert!(text.contains(r#"bellrock_bucket_requests_total{operation="put"} 1"#), "{text}");
+    assert!(text.contains(r#"bellrock_bucket_bytes_total{operation="put"} 1"#), "{text}");
+}
+
+fn writer_of(key: ObjectKey) -> WriterId {
+    match key {
+        ObjectKey::Segment { writer, .. } => writer,
+        _ => panic!("{key}"),
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_holds_anything_is_not_bootstrapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = local(dir.path()).await;
+    bucket.put(&segment(1, 1), "x".into()).await.unwrap();
+    let refused = bucket.bootstrap(&Random::from_seed(1)).await.unwrap_err();
+    assert!(refused.to_string().contains("segments/1."), "{refused}");
+    bucket.delete(&segment(1, 1)).await.unwrap();
+    std::fs::write(dir.path().join("holiday.jpg"), b"not ours").unwrap();
+    assert!(bucket.bootstrap(&Random::from_seed(1)).await.is_err());
+}
+
+#[tokio::test]
+async fn puts_into_one_new_folder_wait_for_it_to_be_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = local(dir.path()).await;
+    let puts = (1..=20).map(|n| {
+        let bucket = bucket.clone();
+        tokio::spawn(async move { bucket.put(&segment(1, n), "x".into()).await })
+    });
+    for put in puts.collect::<Vec<_>>() {
+        put.await.unwrap().unwrap();
+    }
+    assert_eq!(bucket.list(Folder::Segments).await.unwrap().len(), 20);
+}
+
+#[test]
+fn errors_of_the_system_are_sorted_by_what_to_do() {
+    use std::io;
+    for (system, kind) in [
+        (io::ErrorKind::StorageFull, ErrorKind::NoSpace),
+        (io::ErrorKind::QuotaExceeded, ErrorKind::NoSpace),
+        (io::ErrorKind::ReadOnlyFilesystem, ErrorKind::ReadOnly),
+        (io::ErrorKind::PermissionDenied, ErrorKind::ReadOnly),
+        (io::ErrorKind::TimedOut, ErrorKind::Unavailable),
+    ] {
+        let below = object_store::Error::Generic { store: "test", source: Box::new(io::Error::from(system)) };
+        assert_eq!(BucketError::sort(Operation::Put, "x", below).kind(), kind);
+        assert_eq!(BucketError::sort(Operation::Put, "x", io::Error::from(system)).kind(), kind);
+    }
+}
+
+/// A full or a read-only disk for real needs root; a file system that refuses stands in for both.
+#[tokio::test]
+async fn a_folder_that_is_a_file_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = local(dir.path()).await;
+    std::fs::write(dir.path().join(Folder::SegmentsOf(writer_of(segment(1, 1))).to_string()), b"").unwrap();
+    assert!(bucket.put(&segment(1, 1), "x".into()).await.is_err());
+    assert!(bucket.get(&segment(1, 1)).await.is_err());
+    bucket.put(&segment(2, 1), "x".into()).await.unwrap();
+}
+
+/// The face's futures can be sent between threads.
+#[tokio::test]
+async fn futures_are_send() {
+    fn is_send(future: impl Future + Send) {
+        drop(future);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = Arc::new(local(dir.path()).await);
+    is_send(bucket.put(&ObjectKey::Cluster, Bytes::new()));
+    is_send(bucket.get_ranges(&ObjectKey::Cluster, &[]));
+    is_send(bucket.list(Folder::Blocks));
+}

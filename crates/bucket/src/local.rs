@@ -1,0 +1,109 @@
+//! What a local directory needs beside `object_store`: durable folders, and no leftovers.
+//!
+//! `LocalFileSystem` with fsync syncs an object, its folder, and folders that it creates itself. Two gaps are
+//! left, and closed here (read in 0.14.2, `local.rs`, `create_parent_dirs`):
+//!
+//! - Of two PUTs into a new folder the second finds it there and answers, while the first has not synced the
+//!   folder's own entry yet: a power loss takes the folder, with the answered object.
+//! - A process that dies between creating a folder and syncing it leaves one that only the page cache knows;
+//!   after a restart nobody syncs it any more.
+//!
+//! So each folder is created and its parent synced before this process's first PUT into it, whether it was
+//! there or not, and PUTs wait for that.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::RwLock;
+
+use crate::folders::Folder;
+
+/// The folders of a local bucket.
+pub struct LocalFolders {
+    root: PathBuf,
+    /// Those whose entries are known to be durable.
+    durable: RwLock<HashSet<String>>,
+    /// Held while one is made so.
+    making: tokio::sync::Mutex<()>,
+}
+
+impl LocalFolders {
+    /// Creates what is missing, durably, and removes what a killed process left over. Blocks.
+    ///
+    /// Nobody else may use the directory meanwhile: the data folder's lock sees to that.
+    pub fn open(root: &Path) -> io::Result<LocalFolders> {
+        runtime::create_folder(root)?;
+        let root = root.canonicalize()?;
+        if let Some(parent) = root.parent() {
+            // It may be another user's, and then it is not for us to sync; the folder was there before us.
+            match runtime::sync_folder(parent) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                _ => (),
+            }
+        }
+        let mut durable = HashSet::new();
+        for folder in Folder::TOP {
+            let path = root.join(folder);
+            runtime::create_folder(&path)?;
+            remove_leftovers(&path, true)?;
+            durable.insert(folder.to_owned());
+        }
+        remove_leftovers(&root, false)?;
+        runtime::sync_folder(&root)?;
+        durable.insert(String::new());
+        Ok(LocalFolders { root, durable: RwLock::new(durable), making: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Where the bucket lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the folder and its entry durable, unless this process has done so before.
+    pub async fn ensure(&self, folder: &str) -> io::Result<()> {
+        if self.durable.read().contains(folder) {
+            return Ok(());
+        }
+        let _making = self.making.lock().await;
+        if self.durable.read().contains(folder) {
+            return Ok(());
+        }
+        let path = self.root.join(folder);
+        runtime::blocking(move || {
+            runtime::create_folder(&path)?;
+            runtime::sync_folder(path.parent().expect("it lies in the root"))
+        })
+        .await?;
+        self.durable.write().insert(folder.to_owned());
+        Ok(())
+    }
+}
+
+/// Removes half-written objects (`<name>#<number>`, as `object_store` calls them) and empty folders.
+///
+/// A folder that is empty had its objects deleted, or never got one; a PUT creates it again.
+fn remove_leftovers(folder: &Path, with_folders: bool) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            if with_folders {
+                remove_leftovers(&path, true)?;
+                match fs::remove_dir(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => return Err(error),
+                    _ => (),
+                }
+            }
+        } else if is_half_written(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_half_written(name: &str) -> bool {
+    let number = name.rsplit_once('#').map(|(_, number)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}

@@ -1,0 +1,30 @@
+//! The state machine that a group replicates, as the functions that the group needs of it.
+
+/// Whatever a state machine says is wrong with bytes.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A deterministic state machine over a state `S` with entries `E`, each answered by an `A`.
+///
+/// Plain functions: two replicas given the same entries must come to the same state, so there is nothing
+/// for them to close over.
+#[derive(Debug)]
+pub struct Machine<S, E, A> {
+    /// Applies the entry at a position. Positions ascend, perhaps with gaps.
+    pub apply: fn(&mut S, position: u64, entry: &E) -> A,
+    /// The entry's bytes.
+    pub encode: fn(&E) -> Vec<u8>,
+    /// Reads an entry; an error stops the replica, nothing is ever skipped.
+    pub decode: fn(&[u8]) -> Result<E, BoxError>,
+    /// The state's bytes.
+    pub snapshot: fn(&S) -> Vec<u8>,
+    /// Reads a state.
+    pub restore: fn(&[u8]) -> Result<S, BoxError>,
+}
+
+impl<S, E, A> Clone for Machine<S, E, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S, E, A> Copy for Machine<S, E, A> {}

@@ -1,0 +1,244 @@
+//! The heads that a query may read: this process's writer's, and those of dead writers that it adopted.
+//!
+//! A query comes with a plan: of one writer, the last cut and the last committed segment at one revision. The answer holds
+//! exactly the segments in between, whatever was committed since: [`Heads::select`] waits until the head has taken
+//! in the last of them, and heads leave out what came after. While a cut is under way the samples lie in two heads,
+//! the frozen one and the one that grows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use head::{Head, HeadError};
+use model::{Labels, Matcher, Metadata, Samples, SegmentNumber, TenantId, TimeRange, WriterId};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+/// Which segments of a writer a query wants: those above `cut` up to `added`, both from one revision of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadPlan {
+    /// Whose.
+    pub writer: WriterId,
+    /// The last segment that a block holds.
+    pub cut: SegmentNumber,
+    /// The last committed segment.
+    pub added: SegmentNumber,
+}
+
+/// Why a head does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadsError {
+    /// The plan is too old: the head was cut since and let go. Plan again at a newer revision.
+    #[error("the head of writer {0} was cut since the query was planned")]
+    PlanAgain(WriterId),
+    /// No head of that writer is here.
+    #[error("this node has no head of writer {0}")]
+    Unknown(WriterId),
+    /// The head's own codes do not decode: a bug, or broken memory.
+    #[error("read the head of writer {writer}")]
+    Head {
+        /// Whose.
+        writer: WriterId,
+        /// What.
+        source: HeadError,
+    },
+}
+
+/// One writer's heads. Locks are taken in the order of the fields; none is held while a query decodes.
+#[derive(Debug)]
+pub(crate) struct WriterHeads {
+    writer: WriterId,
+    generations: RwLock<Generations>,
+    /// The last segment that was taken in.
+    applied: watch::Sender<SegmentNumber>,
+}
+
+#[derive(Debug)]
+struct Generations {
+    /// The head that is being cut, with the cut it started from.
+    frozen: Option<(SegmentNumber, Arc<Head>)>,
+    /// The cut that `growing` starts from.
+    cut: SegmentNumber,
+    growing: Head,
+}
+
+impl WriterHeads {
+    /// An empty head that starts from a cut.
+    pub(crate) fn new(writer: WriterId, cut: SegmentNumber) -> WriterHeads {
+        let generations = Generations { frozen: None, cut, growing: Head::new(cut) };
+        WriterHeads { writer, generations: RwLock::new(generations), applied: watch::Sender::new(cut) }
+    }
+
+    /// Takes in a committed segment and returns the bytes that the head takes now.
+    pub(crate) fn take_in(&self, n: SegmentNumber, columns: &segment::Columns) -> Result<usize, HeadError> {
+        let bytes = {
+            let mut generations = self.generations.write();
+            generations.growing.take_in(n, columns)?;
+            generations.growing.stats().bytes
+        };
+        self.applied.send_replace(n);
+        Ok(bytes)
+    }
+
+    /// Freezes the growing head, which ends with segment `upto`, and starts a new one.
+    pub(crate) fn freeze(&self, upto: SegmentNumber) -> Arc<Head> {
+        let mut generations = self.generations.write();
+        assert!(generations.frozen.is_none(), "a head is frozen while another still is");
+        assert_eq!(generations.growing.applied(), upto, "a head is frozen at its last segment");
+        let frozen = Arc::new(std::mem::replace(&mut generations.growing, Head::new(upto)));
+        let from = std::mem::replace(&mut generations.cut, upto);
+        generations.frozen = Some((from, frozen.clone()));
+        frozen
+    }
+
+    /// Freezes the growing head wherever it ends: an adopted writer's, which grows no more.
+    pub(crate) fn freeze_all(&self) -> Arc<Head> {
+        let applied = self.generations.read().growing.applied();
+        self.freeze(applied)
+    }
+
+    /// Says that nothing up to `n` is still to come, though it was not all taken in: the rest is quarantined.
+    pub(crate) fn set_applied(&self, n: SegmentNumber) {
+        self.applied.send_replace(n);
+    }
+
+    /// Lets the frozen head go: a block holds its samples.
+    pub(crate) fn thaw(&self) {
+        let frozen = self.generations.write().frozen.take();
+        // Freeing a large head takes a while: not under the lock.
+        drop(frozen);
+    }
+
+    /// Bytes of the frozen and of the growing head.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let generations = self.generations.read();
+        generations.frozen.as_ref().map_or(0, |(_, head)| head.stats().bytes) + generations.growing.stats().bytes
+    }
+
+    /// Runs `read` over the heads that hold the plan's segments, oldest first.
+    async fn read<T>(
+        &self,
+        plan: HeadPlan,
+        mut read: impl FnMut(&Head) -> Result<T, HeadError>,
+    ) -> Result<Vec<T>, HeadsError> {
+        let mut applied = self.applied.subscribe();
+        // A commit is taken in right after it is applied; whoever waits longer is stopped by the query's own deadline.
+        if applied.wait_for(|&n| n >= plan.added).await.is_err() {
+            return Err(HeadsError::PlanAgain(self.writer));
+        }
+        let generations = self.generations.read();
+        let mut results = Vec::with_capacity(2);
+        let mut on = |head: &Head| match read(head) {
+            Ok(result) => {
+                results.push(result);
+                Ok(())
+            }
+            Err(HeadError::PlanAgain { .. }) => Err(HeadsError::PlanAgain(self.writer)),
+            Err(source) => Err(HeadsError::Head { writer: self.writer, source }),
+        };
+        match &generations.frozen {
+            Some((from, frozen)) if *from == plan.cut => on(frozen)?,
+            _ if generations.cut == plan.cut => {}
+            _ => return Err(HeadsError::PlanAgain(self.writer)),
+        }
+        on(&generations.growing)?;
+        Ok(results)
+    }
+}
+
+/// Every head of this process; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Heads {
+    writers: Arc<RwLock<BTreeMap<WriterId, Arc<WriterHeads>>>>,
+}
+
+impl Heads {
+    pub(crate) fn insert(&self, heads: Arc<WriterHeads>) {
+        self.writers.write().insert(heads.writer, heads);
+    }
+
+    pub(crate) fn remove(&self, writer: WriterId) {
+        let removed = self.writers.write().remove(&writer);
+        drop(removed);
+    }
+
+    /// Bytes that all heads take.
+    pub fn memory_bytes(&self) -> usize {
+        self.writers.read().values().map(|heads| heads.memory_bytes()).sum()
+    }
+
+    fn get(&self, writer: WriterId) -> Result<Arc<WriterHeads>, HeadsError> {
+        self.writers.read().get(&writer).cloned().ok_or(HeadsError::Unknown(writer))
+    }
+
+    /// The samples of the matching series in the plan's segments, within `range`. A series may come twice, with other samples.
+    ///
+    /// Waits until the plan's last segment is taken in; copies under the head's read lock, decodes outside it.
+    pub async fn select(
+        &self,
+        plan: HeadPlan,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<(Labels, Samples)>, HeadsError> {
+        let heads = self.get(plan.writer)?;
+        let selections = heads.read(plan, |head| head.select(tenant, matchers, range, plan.added)).await?;
+        let mut all = Vec::new();
+        for selection in selections {
+            for series in selection.decode() {
+                all.push(series.map_err(|source| HeadsError::Head { writer: plan.writer, source })?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The label sets of the matching series that have samples within `range`; a set may come twice.
+    pub async fn series(
+        &self,
+        plan: HeadPlan,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<Labels>, HeadsError> {
+        let heads = self.get(plan.writer)?;
+        let found = heads.read(plan, |head| Ok(head.series(tenant, matchers, range))).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The names of the labels of those series; a name may come twice.
+    pub async fn label_names(
+        &self,
+        plan: HeadPlan,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<String>, HeadsError> {
+        let heads = self.get(plan.writer)?;
+        let found = heads.read(plan, |head| Ok(head.label_names(tenant, matchers, range))).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The values of a label in those series; a value may come twice.
+    pub async fn label_values(
+        &self,
+        plan: HeadPlan,
+        tenant: &TenantId,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<String>, HeadsError> {
+        let heads = self.get(plan.writer)?;
+        let found = heads.read(plan, |head| Ok(head.label_values(tenant, name, matchers, range))).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The last metadata of each metric, by name; a metric may come twice, the later one counts.
+    pub async fn metadata(&self, plan: HeadPlan, tenant: &TenantId) -> Result<Vec<(String, Metadata)>, HeadsError> {
+        let heads = self.get(plan.writer)?;
+        let found = heads.read(plan, |head| Ok(owned(head.metadata(tenant)))).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+fn owned<'a>(metadata: impl Iterator<Item = (&'a str, &'a Metadata)>) -> Vec<(String, Metadata)> {
+    metadata.map(|(metric, metadata)| (metric.to_owned(), metadata.clone())).collect()
+}

@@ -1,0 +1,265 @@
+//! The ingester's face: takes requests, keeps the books on memory, starts and stops what works behind it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bucket::Bucket;
+use index::NodeId;
+use model::TenantId;
+use parking_lot::{Mutex, RwLock};
+use proto::WriteRequest;
+use runtime::{Clock, Random, Registry, Tasks};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::IndexGroup;
+use crate::adopt;
+use crate::append::{Appended, Appender, Prepared, TimeBounds};
+use crate::error::{IngesterError, PushError, Rejected};
+use crate::heads::Heads;
+use crate::metrics::Metrics;
+use crate::series_table::SeriesHasher;
+use crate::settings::{Limits, Settings};
+use crate::writer::{Event, Writer};
+
+/// Share of the memory limit above which series that are not known yet are refused.
+const NEW_SERIES_PERCENT: usize = 80;
+
+/// What the ingester is built from.
+#[derive(Clone)]
+pub struct Parts {
+    /// The index.
+    pub group: IndexGroup,
+    /// Where segments and blocks go.
+    pub bucket: Arc<Bucket>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Random,
+    /// Where metrics are registered.
+    pub registry: Registry,
+    /// What works behind it lives here, and ends in the flushing stage.
+    pub tasks: Tasks,
+    /// This node.
+    pub node: NodeId,
+}
+
+/// What pushes, the writer and the adopter share.
+pub(crate) struct Shared {
+    pub settings: Settings,
+    pub parts: Parts,
+    pub metrics: Metrics,
+    pub heads: Heads,
+    pub limits: RwLock<LimitsOf>,
+    /// Taken alone, never while another lock is held.
+    pub appender: Mutex<Appender>,
+    /// Bytes of sealed segments that are not committed yet.
+    pub sealed_bytes: AtomicUsize,
+    /// Something was appended.
+    pub appended: Notify,
+    /// Why the last PUT failed, while PUTs fail: `/-/ready` says it.
+    pub failing: Mutex<Option<String>>,
+    /// Adoption that is under way, in words; empty when all is loaded.
+    pub adopting: Mutex<Vec<String>>,
+    pub hasher: SeriesHasher,
+}
+
+/// Limits: for everyone, and for tenants that have their own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LimitsOf {
+    everyone: Arc<Limits>,
+    tenants: HashMap<TenantId, Arc<Limits>>,
+}
+
+impl LimitsOf {
+    fn of(&self, tenant: &TenantId) -> Arc<Limits> {
+        self.tenants.get(tenant).unwrap_or(&self.everyone).clone()
+    }
+}
+
+/// Accepts samples; cheap to clone.
+#[derive(Clone)]
+pub struct Ingester {
+    shared: Arc<Shared>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// A request whose samples lie in a segment. Durable and visible when [`Ticket::durable`] says so.
+#[must_use = "nothing is durable before it says so"]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    since: Duration,
+    appended: Appended,
+    committed: oneshot::Receiver<()>,
+}
+
+impl Ingester {
+    /// Registers a writer, starts it, and begins to adopt what dead writers of this node left behind.
+    ///
+    /// Whoever calls holds the lock of the data folder, so every live writer in the index is a dead process's.
+    pub async fn start(settings: Settings, parts: Parts) -> Result<Ingester, IngesterError> {
+        let key = std::array::from_fn(|_| parts.random.u64());
+        let hasher = SeriesHasher::new(key);
+        let limits = LimitsOf { everyone: Arc::new(settings.limits.clone()), tenants: HashMap::new() };
+        let shared = Arc::new(Shared {
+            metrics: Metrics::new(&parts.registry),
+            heads: Heads::default(),
+            limits: RwLock::new(limits),
+            appender: Mutex::new(Appender::new(hasher)),
+            sealed_bytes: AtomicUsize::new(0),
+            appended: Notify::new(),
+            failing: Mutex::new(None),
+            adopting: Mutex::new(Vec::new()),
+            hasher,
+            settings,
+            parts,
+        });
+        adopt::start(&shared).await?;
+        let events = Writer::start(&shared).await?;
+        shared.register_gauges();
+        Ok(Ingester { shared, events })
+    }
+
+    /// The heads, for queries.
+    pub fn heads(&self) -> Heads {
+        self.shared.heads.clone()
+    }
+
+    /// Replaces the limits: a reload.
+    pub fn set_limits(&self, everyone: Limits, tenants: HashMap<TenantId, Limits>) {
+        let tenants = tenants.into_iter().map(|(tenant, limits)| (tenant, Arc::new(limits))).collect();
+        *self.shared.limits.write() = LimitsOf { everyone: Arc::new(everyone), tenants };
+    }
+
+    /// Cuts the head soon, whatever its age; nothing happens if it is empty.
+    pub fn cut_now(&self) {
+        // An error means that the writer has ended, and it cuts when it ends.
+        self.events.send(Event::CutWanted).ok();
+    }
+
+    /// What is wrong, in words for an operator; empty when all is well.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles: Vec<String> = self.shared.failing.lock().iter().cloned().collect();
+        troubles.extend(self.shared.adopting.lock().iter().cloned());
+        troubles
+    }
+
+    /// Adds a request's samples to the open segment. The request may be dropped then; the ticket waits for the rest.
+    ///
+    /// Errors: `Unavailable` kinds only, and then nothing was added; what the sender must change is in the ticket.
+    pub fn append(&self, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Ticket, PushError> {
+        self.shared.append(tenant, request).inspect_err(|error| self.shared.count_unavailable(error))
+    }
+}
+
+impl Shared {
+    fn append(self: &Arc<Self>, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Ticket, PushError> {
+        let (used_bytes, max_bytes) = (self.memory_bytes(), self.settings.memory_bytes_max);
+        if used_bytes >= max_bytes {
+            return Err(PushError::Memory { used_bytes, max_bytes });
+        }
+        let room_for_series = used_bytes < max_bytes / 100 * NEW_SERIES_PERCENT;
+        let limits = self.limits.read().of(tenant);
+        let bounds = TimeBounds::new(self.parts.clock.now_ms(), &limits);
+        let prepared = Prepared::new(tenant, request, &self.hasher, bounds);
+        let (waiter, committed) = oneshot::channel();
+        let appended = {
+            let mut appender = self.appender.lock();
+            if appender.is_closed() {
+                return Err(PushError::Closed);
+            }
+            let used_bytes = appender.open_bytes() + self.sealed_bytes.load(Ordering::Relaxed);
+            let max_bytes = self.settings.buffer_bytes_max;
+            if used_bytes >= max_bytes {
+                return Err(PushError::BufferFull { used_bytes, max_bytes });
+            }
+            appender.append(&prepared, &limits, room_for_series, waiter)
+        };
+        if appended.waits {
+            self.appended.notify_one();
+        }
+        self.metrics.samples.inc_by(appended.samples);
+        self.metrics.exemplars_ignored.inc_by(request.exemplars);
+        for (reason, count) in appended.rejected.counts() {
+            self.metrics.rejected.with([reason.as_str()]).inc_by(count);
+        }
+        Ok(Ticket { shared: self.clone(), since: self.parts.clock.boottime(), appended, committed })
+    }
+
+    /// Bytes that heads, table and buffers take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let appender = {
+            let appender = self.appender.lock();
+            appender.open_bytes() + appender.table_bytes()
+        };
+        appender + self.sealed_bytes.load(Ordering::Relaxed) + self.heads.memory_bytes()
+    }
+
+    fn count_unavailable(&self, error: &PushError) {
+        let reason = match error {
+            PushError::Rejected(_) => return,
+            PushError::NewSeries { .. } => "new_series",
+            PushError::Memory { .. } => "memory_max",
+            PushError::BufferFull { .. } => "buffer_bytes_max",
+            PushError::AckTimeout { .. } => "ack_timeout",
+            PushError::Closed => "closed",
+        };
+        self.metrics.unavailable.with([reason]).inc();
+    }
+
+    fn register_gauges(self: &Arc<Self>) {
+        let gauge = |name, help, read: fn(&Shared) -> usize| {
+            // Weak: the registry outlives the ingester in tests.
+            let shared = Arc::downgrade(self);
+            self.parts.registry.gauge_fn(name, help, move || Some(read(&*shared.upgrade()?) as f64));
+        };
+        gauge(
+            "bellrock_ingester_memory_bytes",
+            "Heads, series table and buffers; 503 at memory-max",
+            Shared::memory_bytes,
+        );
+        gauge("bellrock_ingester_series", "Series that were written lately", |s| s.appender.lock().table_series());
+        gauge("bellrock_ingester_head_bytes", "Memory of all heads", |s| s.heads.memory_bytes());
+        gauge("bellrock_ingester_buffer_bytes", "Open and sealed segments that are not committed", |s| {
+            s.appender.lock().open_bytes() + s.sealed_bytes.load(Ordering::Relaxed)
+        });
+    }
+}
+
+impl Ticket {
+    /// Waits until everything that could be stored is durable and visible to queries.
+    ///
+    /// Errors: `Rejected` if part of the request was refused for good, with everything else durable; any other if part
+    /// may not be stored, and the request is to be sent again whole.
+    pub async fn durable(self) -> Result<(), PushError> {
+        let shared = self.shared.clone();
+        let result = self.wait().await;
+        if let Err(error) = &result {
+            shared.count_unavailable(error);
+        }
+        result
+    }
+
+    async fn wait(self) -> Result<(), PushError> {
+        let Ticket { shared, since, appended, committed } = self;
+        let clock = &*shared.parts.clock;
+        if appended.waits {
+            let limit = shared.settings.ack_timeout;
+            match runtime::timeout(clock, limit, committed).await {
+                Ok(Ok(())) => shared.metrics.ack_seconds.observe((clock.boottime() - since).as_secs_f64()),
+                Ok(Err(_)) => return Err(PushError::Closed),
+                Err(_) => return Err(PushError::AckTimeout { after_ms: limit.as_millis() }),
+            }
+        }
+        if appended.series_without_room > 0 {
+            return Err(PushError::NewSeries {
+                series: appended.series_without_room,
+                used_bytes: shared.memory_bytes(),
+                max_bytes: shared.settings.memory_bytes_max,
+            });
+        }
+        let rejected: Rejected = appended.rejected;
+        if rejected.is_empty() { Ok(()) } else { Err(PushError::Rejected(rejected)) }
+    }
+}

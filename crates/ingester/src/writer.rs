@@ -1,0 +1,421 @@
+//! The writer: drives flush and cut for one lifetime of this process, from one task.
+//!
+//! All that the two machines say is done here, one event at a time, so nothing happens between two of their steps. What takes
+//! long (encoding, PUTs, proposals, packing) runs in tasks that report back as an [`Event`]. The head takes in a
+//! segment right after its commit, in this task, then the requests that wait for it are woken.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use consensus::ProposeError;
+use head::Head;
+use index::{Applied, BlockId, BlockMeta, Command, Entry, Refused, SegmentMeta};
+use model::{ObjectKey, Right, SegmentNumber, WriterId};
+use runtime::{Stage, StopReason};
+use segment::Columns;
+use tokio::sync::mpsc;
+use tracing::{debug, error, info, warn};
+
+use crate::append::{Sealed, Waiter};
+use crate::cut::{self, CutMachine, CutRules};
+use crate::error::IngesterError;
+use crate::flush::{self, Flush, FlushRules};
+use crate::heads::WriterHeads;
+use crate::ingester::Shared;
+use crate::pack::pack;
+use crate::plant::{Plant, is_planted};
+
+/// First wait after a failed PUT, doubled each time.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
+/// Longest wait between two tries.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// What a task reports back to the writer.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A segment is stored.
+    Stored { n: SegmentNumber, attempt: u32, bytes: u64 },
+    /// A PUT of a segment failed.
+    NotStored { n: SegmentNumber, attempt: u32, why: String },
+    /// A segment's entry was applied.
+    Committed { n: SegmentNumber },
+    /// The frozen head's block is stored.
+    BlockStored(BlockMeta),
+    /// It is not.
+    BlockNotStored { why: String },
+    /// The cut's entry was applied.
+    CutCommitted,
+    /// Somebody wants the head cut.
+    CutWanted,
+    /// The writer can't go on.
+    Failed(IngesterError),
+}
+
+/// A sealed segment until it is committed.
+struct Pending {
+    columns: Arc<Columns>,
+    /// What is PUT, the same at every attempt.
+    object: Arc<std::sync::OnceLock<Bytes>>,
+    first_after_cut: bool,
+    sealed_at: model::Revision,
+    waiters: Vec<Waiter>,
+    memory_bytes: usize,
+    stored_bytes: u64,
+}
+
+/// See the module.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    id: WriterId,
+    heads: Arc<WriterHeads>,
+    flush: Flush,
+    cut: CutMachine,
+    pending: BTreeMap<SegmentNumber, Pending>,
+    frozen: Option<(Arc<Head>, Duration)>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Writer {
+    /// Registers a writer and starts its task. What is sent to the result reaches it.
+    pub(crate) async fn start(shared: &Arc<Shared>) -> Result<mpsc::UnboundedSender<Event>, IngesterError> {
+        let id = register(shared).await?;
+        let heads = Arc::new(WriterHeads::new(id, 0));
+        shared.heads.insert(heads.clone());
+        let settings = &shared.settings;
+        let (events, inbox) = mpsc::unbounded_channel();
+        let writer = Writer {
+            shared: shared.clone(),
+            id,
+            heads,
+            flush: Flush::new(FlushRules {
+                put_slots: settings.put_slots,
+                interval_min: settings.flush_interval_min,
+                segment_bytes_max: settings.segment_bytes_max,
+                retry_delay_min: RETRY_DELAY_MIN,
+                retry_delay_max: RETRY_DELAY_MAX,
+            }),
+            cut: CutMachine::new(CutRules {
+                age_max: settings.cut_age_max,
+                head_bytes_max: settings.head_bytes_max,
+                retry_delay_min: RETRY_DELAY_MIN,
+                retry_delay_max: RETRY_DELAY_MAX,
+            }),
+            pending: BTreeMap::new(),
+            frozen: None,
+            events: events.clone(),
+        };
+        info!(writer = %id, "writer registered");
+        shared.parts.tasks.spawn("ingester.write", Stage::Flushing, writer.run(inbox));
+        Ok(events)
+    }
+
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
+        let shared = self.shared.clone();
+        let shutdown = shared.parts.tasks.shutdown().clone();
+        let clock = &*shared.parts.clock;
+        let mut stopping = false;
+        while !(stopping && self.flush.is_idle() && self.cut.is_idle()) {
+            let wake_at = [self.flush.wake_at(), self.cut.wake_at()].into_iter().flatten().min();
+            let event = tokio::select! {
+                () = shared.appended.notified() => None,
+                event = inbox.recv() => event,
+                () = clock.sleep_until(wake_at.unwrap_or(Duration::MAX)), if wake_at.is_some() => None,
+                () = shutdown.reached(Stage::Flushing), if !stopping => {
+                    stopping = true;
+                    self.shared.appender.lock().close();
+                    Some(Event::CutWanted)
+                }
+            };
+            let now = clock.boottime();
+            if let Some(event) = event
+                && let Err(failure) = self.on_event(now, event)
+            {
+                self.fail(&failure);
+                return;
+            }
+            let bytes = self.shared.appender.lock().open_bytes();
+            self.step_flush(now, flush::Input::Open { bytes });
+            if stopping {
+                // Segments that came after the last cut want one too.
+                self.step_flush(now, flush::Input::Hurry);
+                self.step_cut(now, cut::Input::Wanted);
+            }
+            self.step_cut(now, cut::Input::Tick);
+        }
+        info!(writer = %self.id, "writer flushed and cut");
+    }
+
+    fn on_event(&mut self, now: Duration, event: Event) -> Result<(), IngesterError> {
+        match event {
+            Event::Stored { n, attempt, bytes } => {
+                if let Some(pending) = self.pending.get_mut(&n) {
+                    pending.stored_bytes = bytes;
+                }
+                if self.shared.failing.lock().take().is_some() {
+                    info!(writer = %self.id, segment = n, "segments are stored again");
+                }
+                self.step_flush(now, flush::Input::Stored { n, attempt });
+            }
+            Event::NotStored { n, attempt, why } => {
+                warn!(writer = %self.id, segment = n, attempt, error = why, "segment not stored, trying again");
+                self.shared.metrics.put_failures.inc();
+                *self.shared.failing.lock() = Some(format!("writes fail: segments can't be stored: {why}"));
+                self.step_flush(now, flush::Input::NotStored { n });
+            }
+            Event::Committed { n } => self.committed(now, n)?,
+            Event::BlockStored(block) => {
+                debug!(writer = %self.id, block = %block.id.key(), bytes = block.bytes, "block stored");
+                self.propose_cut(block);
+                self.step_cut(now, cut::Input::Stored);
+            }
+            Event::BlockNotStored { why } => {
+                warn!(writer = %self.id, error = why, "block not stored, trying again");
+                self.shared.metrics.cut_failures.inc();
+                self.step_cut(now, cut::Input::NotStored);
+            }
+            Event::CutCommitted => self.step_cut(now, cut::Input::Committed),
+            Event::CutWanted => self.step_cut(now, cut::Input::Wanted),
+            Event::Failed(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, failure: &IngesterError) {
+        // Waiters are dropped with `self`: their requests are answered 503.
+        self.shared.appender.lock().close();
+        error!(writer = %self.id, error = chain(failure), "writer failed");
+        let reason = StopReason::Failed(format!("writer {} failed: {}", self.id, chain(failure)));
+        self.shared.parts.tasks.shutdown().begin(reason);
+    }
+
+    fn step_flush(&mut self, now: Duration, input: flush::Input) {
+        for output in self.flush.step(now, input) {
+            match output {
+                flush::Output::Seal(n) => self.seal(now, n),
+                flush::Output::Put { n, attempt } => self.put(n, attempt),
+                flush::Output::Propose { n, attempt } => self.propose(n, attempt),
+            }
+        }
+    }
+
+    fn seal(&mut self, now: Duration, n: SegmentNumber) {
+        let sealed_at = self.shared.parts.group.read(|index| index.revision());
+        let Sealed { n: number, mut columns, mut waiters, is_cut_point, first_after_cut } =
+            self.shared.appender.lock().seal();
+        columns.seal();
+        assert_eq!(n, number, "the appender and the flush count alike");
+        if is_planted(Plant::AckBeforeFsync) {
+            wake(std::mem::take(&mut waiters));
+        }
+        let memory_bytes = columns.memory_bytes();
+        self.shared.sealed_bytes.fetch_add(memory_bytes, Ordering::Relaxed);
+        let pending = Pending {
+            columns: Arc::new(columns),
+            object: Arc::default(),
+            first_after_cut,
+            sealed_at,
+            waiters,
+            memory_bytes,
+            stored_bytes: 0,
+        };
+        self.pending.insert(n, pending);
+        if is_cut_point {
+            self.step_cut(now, cut::Input::Pointed { upto: n });
+        }
+    }
+
+    fn put(&self, n: SegmentNumber, attempt: u32) {
+        let pending = &self.pending[&n];
+        let header = segment::Header {
+            cluster: self.cluster(),
+            writer: self.id,
+            n,
+            sealed_at: pending.sealed_at,
+            first_after_cut: pending.first_after_cut,
+        };
+        let (columns, object) = (pending.columns.clone(), pending.object.clone());
+        let (bucket, events) = (self.shared.parts.bucket.clone(), self.events.clone());
+        let key = ObjectKey::Segment { writer: self.id, n, attempt };
+        runtime::spawn(async move {
+            let object = object.get_or_init(|| segment::encode(&header, &columns).into()).clone();
+            debug_assert!(segment::decode(&object).is_ok(), "a segment is readable before it is stored");
+            let bytes = object.len() as u64;
+            let event = match bucket.put(&key, object).await {
+                Ok(()) => Event::Stored { n, attempt, bytes },
+                Err(e) => Event::NotStored { n, attempt, why: chain(&e) },
+            };
+            // An error means that the writer has ended.
+            events.send(event).ok();
+        });
+    }
+
+    fn propose(&self, n: SegmentNumber, attempt: u32) {
+        let pending = &self.pending[&n];
+        let segment = SegmentMeta { attempt, bytes: pending.stored_bytes, range: pending.columns.time_range() };
+        let command = Command::AddSegment { writer: self.id, n, segment };
+        self.propose_then(command, move |applied| match applied {
+            Ok(Applied::Added { .. }) | Err(Refused::AlreadyAdded { .. }) => Ok(Event::Committed { n }),
+            other => Err(other),
+        });
+    }
+
+    fn committed(&mut self, now: Duration, n: SegmentNumber) -> Result<(), IngesterError> {
+        let Some(pending) = self.pending.remove(&n) else { return Ok(()) };
+        let take_in = self.heads.take_in(n, &pending.columns);
+        let head_bytes = take_in.map_err(|source| IngesterError::TakeIn { writer: self.id.to_string(), n, source })?;
+        self.shared.sealed_bytes.fetch_sub(pending.memory_bytes, Ordering::Relaxed);
+        wake(pending.waiters);
+        self.shared.metrics.segments_committed.inc();
+        self.shared.metrics.segment_bytes.observe(pending.stored_bytes as f64);
+        self.step_cut(now, cut::Input::TakenIn { n, head_bytes });
+        self.step_flush(now, flush::Input::Committed { n });
+        Ok(())
+    }
+
+    fn step_cut(&mut self, now: Duration, input: cut::Input) {
+        for output in self.cut.step(now, input) {
+            match output {
+                cut::Output::Point => self.point(now),
+                cut::Output::Freeze { upto } => self.frozen = Some((self.heads.freeze(upto), now)),
+                cut::Output::Pack { from: _, upto, attempt } => self.pack(upto, attempt),
+                // The block is at hand where its PUT is reported: `propose_cut`.
+                cut::Output::Propose { .. } => {}
+                cut::Output::Thaw => self.thaw(now),
+            }
+        }
+    }
+
+    fn point(&mut self, now: Duration) {
+        let point = self.shared.appender.lock().point();
+        match point {
+            Some(upto) => self.step_cut(now, cut::Input::Pointed { upto }),
+            None => self.step_flush(now, flush::Input::Hurry),
+        }
+    }
+
+    fn pack(&self, upto: SegmentNumber, attempt: u32) {
+        let Some((frozen, _)) = &self.frozen else { return };
+        let (frozen, events, bucket) = (frozen.clone(), self.events.clone(), self.shared.parts.bucket.clone());
+        // A key has 16 bits for the try; whoever fails that often fails for days.
+        let attempt = ObjectKey::cut_attempt(upto, u16::try_from(attempt).unwrap_or(u16::MAX));
+        let id = BlockId { right: Right::Writer(self.id), attempt };
+        let (cluster, built_at) = self.shared.parts.group.read(|index| (index.cluster(), index.revision()));
+        runtime::spawn(async move {
+            let packed = runtime::blocking(move || pack(&frozen, cluster, id, built_at)).await;
+            let event = match packed {
+                Ok((object, block)) => match bucket.put(&id.key(), object).await {
+                    Ok(()) => Event::BlockStored(block),
+                    Err(e) => Event::BlockNotStored { why: chain(&e) },
+                },
+                Err(source) => Event::Failed(IngesterError::Pack { writer: id.key().to_string(), source }),
+            };
+            events.send(event).ok();
+        });
+    }
+
+    fn propose_cut(&self, block: BlockMeta) {
+        let from = self.shared.parts.group.read(|index| index.writer(self.id).map(|writer| writer.cut));
+        let Some(from) = from else { return };
+        let upto = ObjectKey::cut_reaches(block.id.attempt);
+        if is_planted(Plant::CutWithoutRetiring) {
+            self.events.send(Event::CutCommitted).ok();
+            return;
+        }
+        let command = Command::Cut { writer: self.id, from, upto, block, lease: None };
+        self.propose_then(command, |applied| match applied {
+            Ok(Applied::Cut { .. }) => Ok(Event::CutCommitted),
+            other => Err(other),
+        });
+    }
+
+    fn thaw(&mut self, now: Duration) {
+        self.heads.thaw();
+        if let Some((_, since)) = self.frozen.take() {
+            let metrics = &self.shared.metrics;
+            metrics.cuts.inc();
+            metrics.cut_seconds.observe((now - since).as_secs_f64());
+            metrics.last_cut_seconds.set(self.shared.parts.clock.now_ms() as f64 / 1e3);
+            info!(writer = %self.id, elapsed_ms = (now - since).as_millis() as u64, "head cut");
+        }
+    }
+
+    /// Proposes until it is decided, and reports what `judge` makes of it.
+    fn propose_then(
+        &self,
+        command: Command,
+        judge: impl FnOnce(Result<Applied, Refused>) -> Result<Event, Result<Applied, Refused>> + Send + 'static,
+    ) {
+        let (shared, events, writer) = (self.shared.clone(), self.events.clone(), self.id);
+        runtime::spawn(async move {
+            let what = command.name();
+            let event = match propose(&shared, command).await {
+                Ok(applied) => judge(applied).unwrap_or_else(|odd| Event::Failed(refused(what, writer, &odd))),
+                Err(failure) => Event::Failed(failure),
+            };
+            events.send(event).ok();
+        });
+    }
+
+    fn cluster(&self) -> u128 {
+        self.shared.parts.group.read(|index| index.cluster())
+    }
+}
+
+/// Proposes a command in the present incarnation until it is decided: a timeout proves nothing.
+pub(crate) async fn propose(shared: &Shared, command: Command) -> Result<Result<Applied, Refused>, IngesterError> {
+    let what = command.name();
+    let incarnation = shared.parts.group.read(|index| index.incarnation());
+    let entry = Entry { incarnation, command };
+    let mut delay = RETRY_DELAY_MIN;
+    loop {
+        match shared.parts.group.propose(entry.clone()).await {
+            Ok(applied) => return Ok(applied),
+            Err(e) if e.kind() == consensus::ErrorKind::Unavailable && !matches!(e, ProposeError::Closed) => {
+                warn!(error = chain(&e), entry = what, "entry not committed, trying again");
+                *shared.failing.lock() = Some(format!("writes fail: the index takes no entries: {}", chain(&e)));
+                shared.parts.clock.sleep(delay).await;
+                delay = (delay * 2).min(RETRY_DELAY_MAX);
+            }
+            Err(source) => return Err(IngesterError::Propose { what, source }),
+        }
+    }
+}
+
+/// The error for an entry of ours that should have been accepted.
+pub(crate) fn refused(what: &'static str, writer: WriterId, odd: &Result<Applied, Refused>) -> IngesterError {
+    let reason = match odd {
+        Err(refused) => refused.to_string(),
+        Ok(applied) => format!("unexpected answer {applied:?}"),
+    };
+    IngesterError::Refused { what, writer: writer.to_string(), reason }
+}
+
+async fn register(shared: &Shared) -> Result<WriterId, IngesterError> {
+    let command = Command::Register { node: shared.parts.node, nonce: shared.parts.random.u64() };
+    match propose(shared, command).await? {
+        Ok(Applied::Registered { writer }) | Err(Refused::AlreadyRegistered { writer }) => Ok(writer),
+        odd => Err(refused("register", WriterId(model::Revision::default()), &odd)),
+    }
+}
+
+fn wake(waiters: Vec<Waiter>) {
+    for waiter in waiters {
+        // An error means that the request has timed out or its client left.
+        waiter.send(()).ok();
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
