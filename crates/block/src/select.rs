@@ -182,7 +182,7 @@ fn read_series_page(
 }
 
 /// Reads the samples of the series that match, clipped to a range; series without a sample in it are left out.
-/// Ordered by metric name and labels.
+/// Ordered by labels.
 pub struct Select {
     selection: Selection,
     samples_max: u64,
@@ -280,7 +280,7 @@ impl ChunkPages {
     }
 }
 
-/// Reads the labels of the series that match and may have samples in a range. Ordered by metric name and labels.
+/// Reads the labels of the series that match and may have samples in a range. Ordered by labels.
 /// Fetches no chunk pages.
 pub struct SelectSeries {
     selection: Selection,

@@ -115,8 +115,7 @@ impl BlockWriter {
         self
     }
 
-    /// Adds a series. Tenants ascend; within one, series ascend by [`Labels::cmp_by_metric`]. One without samples is
-    /// left out.
+    /// Adds a series. Tenants ascend; within one, labels ascend. A series without samples is left out.
     ///
     /// Errors: `OutOfOrder` for tenants, series, or timestamps that do not ascend. The writer is of no use after one.
     pub fn add(&mut self, tenant: &TenantId, labels: &Labels, samples: &Samples) -> Result<(), BlockError> {
@@ -151,7 +150,7 @@ impl BlockWriter {
                 self.end_tenant();
                 true
             }
-            Some((_, last)) => last.cmp_by_metric(labels).is_lt(),
+            Some((_, last)) => last < labels,
         };
         if !is_next {
             return Err(BlockError::OutOfOrder("series"));

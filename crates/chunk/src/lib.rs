@@ -14,4 +14,6 @@ mod values;
 
 pub use frame::{FrameError, FrameWriter, open_frame};
 pub use page::{PAGE_SERIES_MAX, Page, PageError, PageStats, PageWriter, SERIES_SAMPLES_MAX};
-pub use stream::{CodeShape, Decoder, SeriesState, histogram_in, measure_code, measure_varint, put_repeat};
+pub use stream::{
+    CodeShape, Decoder, SeriesState, histogram_in, measure_code, measure_plain_code, measure_varint, put_repeat,
+};

@@ -79,7 +79,7 @@ impl SeriesState {
     fn encode_mantissa(&mut self, m: i64, timed: u8, values: &mut Vec<u8>) {
         let delta = m.wrapping_sub(self.value);
         self.value = m;
-        put_varint(values, zigzag(delta) << 2 | u64::from(timed));
+        put_code(values, zigzag(delta) << 2 | u64::from(timed));
     }
 
     /// The first float, one without a mantissa at the present scale, or any after a raw one.
@@ -167,6 +167,21 @@ impl SeriesState {
     }
 }
 
+/// Appends a varint of up to 28 bits without a branch on its length, which from series to series nobody can predict.
+#[inline]
+fn put_code(values: &mut Vec<u8>, code: u64) {
+    if code >= 1 << 28 {
+        put_varint(values, code);
+        return;
+    }
+    let code = code as u32;
+    let len = (38 - (code | 1).leading_zeros()) / 7;
+    let groups = code & 0x7f | (code & 0x3f80) << 1 | (code & 0x1f_c000) << 2 | (code & 0xfe0_0000) << 3;
+    let more = 0x0080_8080 & ((1 << (8 * (len - 1))) - 1);
+    values.extend_from_slice(&(groups | more).to_le_bytes());
+    values.truncate(values.len() - 4 + len as usize);
+}
+
 fn escape(kind: u8, timed: u8) -> u8 {
     kind << 2 | ESCAPE | timed
 }
@@ -191,6 +206,16 @@ pub fn put_repeat(out: &mut Vec<u8>, n: u32) {
     }
     out.push(escape(REPEAT, 0));
     put_varint(out, u64::from(n));
+}
+
+/// Measures a value code that is neither an escape nor timed, from the 8 bytes that begin with it; 0 if it is either, or
+/// longer. Without a branch on its length.
+#[inline]
+pub fn measure_plain_code(bytes: [u8; 8]) -> usize {
+    let word = u64::from_le_bytes(bytes);
+    let ends = !word & 0x8080_8080_8080_8080;
+    let len = (ends.trailing_zeros() as usize + 1) / 8;
+    if word & u64::from(ESCAPE | TIMED) == 0 && ends != 0 { len } else { 0 }
 }
 
 /// How one value code lies in its column.
@@ -485,6 +510,23 @@ mod tests {
             let codes = encode(&[(t, value)]);
             for end in 1..codes.len() {
                 prop_assert!(decode(&codes[..end]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn codes_without_branches_are_varints() {
+        for shift in 0..60 {
+            for code in [(1u64 << shift) - 1, 1 << shift, (1 << shift) + 1] {
+                let (mut quick, mut plain) = (Vec::new(), Vec::new());
+                put_code(&mut quick, code);
+                put_varint(&mut plain, code);
+                assert_eq!(quick, plain, "{code:x}");
+                let mut window = [0xff; 8];
+                let len = plain.len().min(8);
+                window[..len].copy_from_slice(&plain[..len]);
+                let is_plain = code & 3 == 0 && plain.len() <= 8;
+                assert_eq!(measure_plain_code(window), if is_plain { len } else { 0 }, "{code:x}");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chunk::{measure_code, measure_varint, put_repeat};
+use chunk::{measure_code, measure_plain_code, measure_varint, put_repeat};
 use model::{SegmentNumber, TenantId, TimeRange};
 use segment::{Columns, SeriesId};
 
@@ -86,18 +86,6 @@ impl Head {
             + self.arena.memory_bytes()
             + self.arrivals.memory_bytes();
         HeadStats { series: self.series.len, samples: self.samples, bytes, time_range: self.time_range }
-    }
-
-    #[doc(hidden)]
-    pub fn memory_breakdown(&self) -> String {
-        format!(
-            "tenants {} series {} slab {} arena {} arrivals {}",
-            self.tenants.iter().map(TenantLabels::memory_bytes).sum::<usize>(),
-            self.series.memory_bytes(),
-            self.slab.memory_bytes(),
-            self.arena.memory_bytes(),
-            self.arrivals.memory_bytes()
-        )
     }
 
     /// Takes in a committed segment, the next after [`Head::applied`]. About 20 ns a sample.
@@ -203,6 +191,13 @@ impl Head {
                         put_repeat(scratch, u32::from(codes.repeats));
                         slab.append(codes, scratch);
                         codes.repeats = 0;
+                    }
+                    let word = values[value..].first_chunk().copied().unwrap_or([0xff; 8]);
+                    let len = measure_plain_code(word);
+                    if len > 0 {
+                        slab.append_word(codes, word, len);
+                        value += len;
+                        continue;
                     }
                     let shape = measure_code(&values[value..]).expect("columns hold whole value codes");
                     slab.append(codes, &values[value..value + shape.len]);

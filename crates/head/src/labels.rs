@@ -233,10 +233,12 @@ impl TenantLabels {
         }
     }
 
-    pub(crate) fn labels(&self, list: &[u8], arena: &Arena) -> Labels {
-        let mut bytes = Vec::with_capacity(256);
-        self.put_labels(list, arena, &mut bytes);
-        Labels::decode(&bytes).expect("label sets are checked before they get here")
+    /// A label set; `scratch` is only there to be used again.
+    pub(crate) fn labels(&self, list: &[u8], arena: &Arena, scratch: &mut Vec<u8>) -> Labels {
+        scratch.clear();
+        self.put_labels(list, arena, scratch);
+        // Columns are made from label sets, or checked when they are decoded.
+        Labels::from_canonical(scratch)
     }
 
     /// The ids of the series that satisfy every matcher, in no order.

@@ -64,11 +64,15 @@ impl Head {
         let covers = self.time_range.is_some_and(|all| range.start <= all.start && all.end <= range.end);
         let mut codes = Vec::new();
         let found = ids.into_iter().filter_map(|id| self.series.get(id)).filter(|series| {
+            if covers {
+                return !series.codes.is_empty();
+            }
             codes.clear();
             self.copy_codes(series, &mut codes);
-            if covers { !codes.is_empty() } else { has_sample_in(&codes, range) }
+            has_sample_in(&codes, range)
         });
-        found.map(|series| labels.labels(self.arena.get(series.labels), &self.arena)).collect()
+        let mut scratch = Vec::new();
+        found.map(|series| labels.labels(self.arena.get(series.labels), &self.arena, &mut scratch)).collect()
     }
 
     /// The label names of the series that satisfy every matcher, sorted; none if no sample of the head is in `range`.
@@ -222,8 +226,7 @@ impl Iterator for SelectedSeries {
             match decode_samples(codes, late, self.selection.range, &mut self.scratch) {
                 Ok(None) => {}
                 Ok(Some(samples)) => {
-                    let labels = Labels::decode(labels).expect("a head's label sets are checked when they come in");
-                    return Some(Ok((labels, samples)));
+                    return Some(Ok((Labels::from_canonical(labels), samples)));
                 }
                 Err(source) => return Some(Err(HeadError::Codes { id: entry.id, source })),
             }

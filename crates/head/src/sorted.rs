@@ -82,7 +82,8 @@ impl Iterator for SortedSeries<'_> {
             }
             if !samples.is_empty() {
                 let of = &head.tenants[self.tenant as usize];
-                return Some(Ok((of.tenant.clone(), of.labels(head.pair_list(id), &head.arena), samples)));
+                let labels = of.labels(head.pair_list(id), &head.arena, &mut self.codes);
+                return Some(Ok((of.tenant.clone(), labels, samples)));
             }
         }
     }

@@ -83,6 +83,12 @@ impl Labels {
         Ok(Labels { bytes: bytes.into() })
     }
 
+    /// A set from bytes that the caller knows to be the canonical encoding of one: checked in debug builds only.
+    pub fn from_canonical(bytes: &[u8]) -> Labels {
+        debug_assert!(Labels::decode(bytes).is_ok(), "not the canonical encoding of a label set");
+        Labels { bytes: bytes.into() }
+    }
+
     /// The canonical encoding; see the module.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -117,13 +123,6 @@ impl Labels {
     /// The metric's name, or "" if there is none.
     pub fn metric_name(&self) -> &str {
         self.get(METRIC_NAME).unwrap_or("")
-    }
-
-    /// The order of series in blocks: by the metric's name, then as `Ord` has it.
-    ///
-    /// It differs from `Ord` only where a label's name sorts before `__name__`, as those in capitals do.
-    pub fn cmp_by_metric(&self, other: &Labels) -> Ordering {
-        self.metric_name().cmp(other.metric_name()).then_with(|| self.cmp(other))
     }
 
     /// The set of those labels whose name satisfies `keep`.

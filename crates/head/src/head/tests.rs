@@ -135,6 +135,9 @@ fn any_range() -> impl Strategy<Value = TimeRange> {
 }
 
 proptest! {
+    // Each case asks at every segment; more cases in one run cost more than they find.
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn a_head_answers_as_a_plain_list_would(
         segments in any_segments(),

@@ -142,7 +142,7 @@ fn common_selections_need_no_postings() {
 #[test]
 fn missing_and_damaged_lists_are_errors() {
     let tenant = TenantId::anonymous();
-    let labels = |i: u32| Labels::from_pairs([("x", if i % 3 == 0 { "1" } else { "2" })]).unwrap();
+    let labels = |i: u32| Labels::from_pairs([("x", if i.is_multiple_of(3) { "1" } else { "2" })]).unwrap();
     let mut builder = PostingsBuilder::new();
     (0..50).for_each(|i| builder.add(&tenant, &labels(i), i).unwrap());
     assert_eq!(builder.add(&tenant, &labels(1), 49), Err(PostingsError::OutOfOrder));
