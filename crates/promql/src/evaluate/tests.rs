@@ -262,10 +262,10 @@ fn steps_beyond_all_measure_are_refused() {
 #[test]
 fn the_highest_tree_fits_on_a_thread() {
     let deep = "-(".repeat(60) + "sum(c_total)" + &")".repeat(60);
-    let wide = vec!["sum(abs(c_total))"; 120].join(" + ");
+    let wide = vec!["sum(abs(c_total))"; 250].join(" + ");
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
         check(COUNTER, &deep, &["{} 120"]);
-        check(COUNTER, &wide, &["{} 14400"]);
+        check(COUNTER, &wide, &["{} 30000"]);
     });
     thread.unwrap().join().unwrap();
 }
