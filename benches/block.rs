@@ -91,7 +91,7 @@ fn run(name: &str, series: u32, steps: u32, level: i32) -> Result<(), Box<dyn Er
 fn pack_pages(all: &[(Labels, Samples)], level: i32, out: &mut Vec<u8>) -> Result<(), chunk::PageError> {
     let mut writer = PageWriter::new(level);
     for page in all.chunks(chunk::PAGE_SERIES_MAX) {
-        page.iter().try_for_each(|(_, samples)| writer.add(samples))?;
+        page.iter().try_for_each(|(_, samples)| writer.add(samples).map(drop))?;
         writer.finish(out)?;
     }
     Ok(())
