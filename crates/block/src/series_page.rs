@@ -174,8 +174,8 @@ mod tests {
             let read = decode(&body, rows.len(), TimeRange::ALL, |_| true).unwrap();
             prop_assert_eq!(format!("{read:?}"), format!("{rows:?}"));
             let range = TimeRange { start, end: start + 1 };
-            let some = decode(&body, rows.len(), range, |row| row % nth == 0).unwrap();
-            let is_some = |row: &&Row| row.number % nth == 0 && row.extent.range.overlaps(&range);
+            let some = decode(&body, rows.len(), range, |row| row.is_multiple_of(nth)).unwrap();
+            let is_some = |row: &&Row| row.number.is_multiple_of(nth) && row.extent.range.overlaps(&range);
             let expected: Vec<_> = rows.iter().filter(is_some).collect();
             prop_assert_eq!(format!("{some:?}"), format!("{expected:?}"));
             prop_assert!(decode(&body, rows.len() + 1, range, |_| true).is_err());
