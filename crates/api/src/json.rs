@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use model::{Histogram, Labels, Samples, Value};
-use promql::format_sample_value;
+use promql::{format_decimal, format_sample_value};
 
 /// Writes a string. With `html`, `<`, `>`, `&`, U+2028 and U+2029 are escaped too, as Go's encoder does everywhere but
 /// in label sets.
@@ -77,8 +77,26 @@ pub(crate) fn put_time(out: &mut Vec<u8>, t: i64) {
     }
 }
 
+/// Writes what a scalar or string result begins with: the time without any needless zero, as another encoder of
+/// Prometheus's has it (`1.5` where a sample says `1.500`), and a comma.
+pub(crate) fn put_short_time(out: &mut Vec<u8>, t: i64) {
+    put_time(out, t);
+    if t % 1000 != 0 {
+        while out.last() == Some(&b'0') {
+            out.pop();
+        }
+    }
+    out.push(b',');
+}
+
+/// Writes a scalar result, without the brackets; its value never has an exponent.
+pub(crate) fn put_scalar(out: &mut Vec<u8>, t: i64, v: f64) {
+    put_short_time(out, t);
+    put_fmt(out, format_args!("\"{}\"", format_decimal(v)));
+}
+
 /// Writes `time,"value"`, without the brackets.
-pub(crate) fn put_float_point(out: &mut Vec<u8>, t: i64, v: f64) {
+fn put_float_point(out: &mut Vec<u8>, t: i64, v: f64) {
     put_time(out, t);
     out.push(b',');
     put_value(out, v);

@@ -13,7 +13,7 @@ use promql::{QueryResult, ResultSample, ResultSeries};
 
 use crate::body::BodyError;
 use crate::budget::ByteBudget;
-use crate::json::{put_float_point, put_labels, put_sample, put_samples, put_string, put_strings, put_time};
+use crate::json::{put_labels, put_sample, put_samples, put_scalar, put_short_time, put_string, put_strings};
 use crate::services::{Answer, Kind, ServiceError};
 
 /// Results are written and sent in pieces of about this many bytes, so that no answer lies in memory twice.
@@ -200,13 +200,12 @@ impl Chunks {
             }
             QueryResult::Scalar { t, v } => {
                 put_head("scalar");
-                put_float_point(&mut head, t, v);
+                put_scalar(&mut head, t, v);
                 Items::None
             }
             QueryResult::String { t, v } => {
                 put_head("string");
-                put_time(&mut head, t);
-                head.push(b',');
+                put_short_time(&mut head, t);
                 put_string(&mut head, &v, true);
                 Items::None
             }

@@ -7,10 +7,17 @@
 
 mod arguments;
 mod greeting;
+mod heads;
+mod health;
 mod help;
+mod index_log;
 mod logging;
+mod process_metrics;
+mod roles;
 mod serve;
+mod services;
 mod settings;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -33,7 +33,7 @@ async fn conformance(bucket: &Bucket) {
     let missing = bucket.get(&segment(1, 1)).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     assert!(missing.to_string().starts_with("get segments/1.00000000000000000001/"), "{missing}");
-    assert_eq!(bucket.get_ranges(&segment(1, 1), &[0..1]).await.map_err(kind), Err(ErrorKind::NotFound));
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[0..1, 2..3]).await.map_err(kind), Err(ErrorKind::NotFound));
     assert_eq!(bucket.list(Folder::Segments).await.unwrap(), []);
 
     // A bucket is nobody's, then one cluster's for ever.
@@ -135,6 +135,7 @@ async fn another_process_finds_everything_and_no_leftovers() {
     std::fs::write(dir.path().join("cluster.json#12"), b"half").unwrap();
     let stranger = dir.path().join("segments/README");
     std::fs::write(&stranger, b"not ours").unwrap();
+    std::fs::write(dir.path().join("holiday#1"), b"not ours").unwrap();
     drop(bucket);
 
     let registry = Registry::new();
@@ -142,7 +143,7 @@ async fn another_process_finds_everything_and_no_leftovers() {
     assert!(!left.exists() && !dir.path().join("cluster.json#12").exists());
     assert!(!dir.path().join(Folder::SegmentsOf(writer_of(segment(2, 1))).to_string()).exists(), "empty");
     assert_eq!(keys(&bucket.list(Folder::Segments).await.unwrap()), [segment(1, 1)]);
-    assert!(stranger.exists());
+    assert!(stranger.exists() && dir.path().join("holiday#1").exists());
     bucket.check_cluster(&cluster).await.unwrap();
     bucket.put(&segment(2, 2), "x".into()).await.unwrap();
     let text = registry.encode();

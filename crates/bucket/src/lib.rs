@@ -5,6 +5,7 @@
 //! key to try again is the caller's policy (the ingester's differs from the collector's).
 //!
 //! It knows objects and ranges, but no format: checksums of sections are `block`'s and `segment`'s.
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at and damage files behind the bucket"))]
 
 mod cluster;
 #[cfg(test)]

@@ -10,12 +10,17 @@
 //!
 //! So each folder is created and its parent synced before this process's first PUT into it, whether it was
 //! there or not, and PUTs wait for that.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "leftovers of object_store are removed here, at the start; nothing is written"
+)]
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use model::ObjectKey;
 use parking_lot::RwLock;
 
 use crate::folders::Folder;
@@ -36,21 +41,14 @@ impl LocalFolders {
     pub fn open(root: &Path) -> io::Result<LocalFolders> {
         runtime::create_folder(root)?;
         let root = root.canonicalize()?;
-        if let Some(parent) = root.parent() {
-            // It may be another user's, and then it is not for us to sync; the folder was there before us.
-            match runtime::sync_folder(parent) {
-                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-                _ => (),
-            }
-        }
         let mut durable = HashSet::new();
         for folder in Folder::TOP {
             let path = root.join(folder);
             runtime::create_folder(&path)?;
-            remove_leftovers(&path, true)?;
+            remove_leftovers(&root, &path, true)?;
             durable.insert(folder.to_owned());
         }
-        remove_leftovers(&root, false)?;
+        remove_leftovers(&root, &root, false)?;
         runtime::sync_folder(&root)?;
         durable.insert(String::new());
         Ok(LocalFolders { root, durable: RwLock::new(durable), making: tokio::sync::Mutex::new(()) })
@@ -71,11 +69,7 @@ impl LocalFolders {
             return Ok(());
         }
         let path = self.root.join(folder);
-        runtime::blocking(move || {
-            runtime::create_folder(&path)?;
-            runtime::sync_folder(path.parent().expect("it lies in the root"))
-        })
-        .await?;
+        runtime::blocking(move || runtime::create_folder(&path)).await?;
         self.durable.write().insert(folder.to_owned());
         Ok(())
     }
@@ -84,26 +78,27 @@ impl LocalFolders {
 /// Removes half-written objects (`<name>#<number>`, as `object_store` calls them) and empty folders.
 ///
 /// A folder that is empty had its objects deleted, or never got one; a PUT creates it again.
-fn remove_leftovers(folder: &Path, with_folders: bool) -> io::Result<()> {
+fn remove_leftovers(root: &Path, folder: &Path, with_folders: bool) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             if with_folders {
-                remove_leftovers(&path, true)?;
+                remove_leftovers(root, &path, true)?;
                 match fs::remove_dir(&path) {
                     Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => return Err(error),
                     _ => (),
                 }
             }
-        } else if is_half_written(&entry.file_name().to_string_lossy()) {
+        } else if path.strip_prefix(root).is_ok_and(is_half_written) {
             fs::remove_file(&path)?;
         }
     }
     Ok(())
 }
 
-fn is_half_written(name: &str) -> bool {
-    let number = name.rsplit_once('#').map(|(_, number)| number);
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+/// Only what would have become one of our objects: anything else in the directory is not ours to touch.
+fn is_half_written(name: &Path) -> bool {
+    let Some((object, number)) = name.to_str().and_then(|name| name.rsplit_once('#')) else { return false };
+    ObjectKey::parse(object).is_ok() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
 }

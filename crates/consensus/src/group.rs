@@ -81,9 +81,15 @@ pub(crate) struct Shared<S> {
 }
 
 pub(crate) enum Request<E, A> {
-    Propose { entry: E, payload: Vec<u8>, answer: oneshot::Sender<Result<A, ProposeError>> },
+    Propose {
+        entry: E,
+        payload: Vec<u8>,
+        answer: oneshot::Sender<Result<A, ProposeError>>,
+    },
     /// Snapshot, and end the thread.
-    Close { done: oneshot::Sender<()> },
+    Close {
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl<S, E, A> Group<S, E, A>
@@ -209,13 +215,15 @@ where
     ///
     /// `None`: `position` is too long ago ([`Settings::recent_bytes_max`]); look at the whole state instead.
     pub fn entries_after(&self, position: u64) -> Option<(Vec<(u64, E)>, u64)> {
+        let applied = self.applied();
         let recent = self.shared.recent.lock();
         let mut entries = Vec::new();
-        let mut upto = position;
+        // Positions without an entry are covered as well.
+        let mut upto = applied.max(position);
         for (at, payload) in recent.after(position)? {
             let entry = (self.machine.decode)(payload).expect("was encoded or decoded here before");
             entries.push((*at, entry));
-            upto = *at;
+            upto = upto.max(*at);
         }
         Some((entries, upto))
     }
@@ -298,8 +306,8 @@ fn open_files<S, E, A>(
             if *at <= position {
                 continue;
             }
-            let entry = (machine.decode)(payload)
-                .map_err(|source| OpenError::Unreadable { path: path.clone(), source })?;
+            let entry =
+                (machine.decode)(payload).map_err(|source| OpenError::Unreadable { path: path.clone(), source })?;
             (machine.apply)(&mut state, *at, &entry);
             recent.push(*at, payload.to_vec());
             position = *at;

@@ -151,7 +151,10 @@ pub fn read_log<'a>(path: &Path, bytes: &'a [u8], first: u64, is_last: bool) -> 
     };
     if bytes.get(..HEADER_BYTES) != Some(header(first).as_slice()) {
         if bytes.len() >= 8 && bytes.starts_with(MAGIC) && bytes[4..8] != VERSION.to_le_bytes() {
-            return Err(OpenError::Unreadable { path: path.to_path_buf(), source: "another version of the log".into() });
+            return Err(OpenError::Unreadable {
+                path: path.to_path_buf(),
+                source: "another version of the log".into(),
+            });
         }
         // The header is durable before the first record is written.
         if is_last && bytes.len() <= HEADER_BYTES {

@@ -64,9 +64,12 @@ impl Head {
         let covers = self.time_range.is_some_and(|all| range.start <= all.start && all.end <= range.end);
         let mut codes = Vec::new();
         let found = ids.into_iter().filter_map(|id| self.series.get(id)).filter(|series| {
+            if covers {
+                return !series.codes.is_empty();
+            }
             codes.clear();
             self.copy_codes(series, &mut codes);
-            if covers { !codes.is_empty() } else { has_sample_in(&codes, range) }
+            has_sample_in(&codes, range)
         });
         let mut scratch = Vec::new();
         found.map(|series| labels.labels(self.arena.get(series.labels), &self.arena, &mut scratch)).collect()

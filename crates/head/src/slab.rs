@@ -31,6 +31,11 @@ pub(crate) struct Chain {
 impl Chain {
     /// A chain without bytes.
     pub(crate) const EMPTY: Chain = Chain { tail: NONE, repeats: 0, fill: 0 };
+
+    /// Whether there is neither a byte nor a repeat.
+    pub(crate) fn is_empty(self) -> bool {
+        self.tail == NONE && self.repeats == 0
+    }
 }
 
 /// The nodes of all chains.

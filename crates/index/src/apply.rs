@@ -21,7 +21,7 @@ use crate::block::{BlockId, BlockMeta};
 use crate::delete::Delete;
 use crate::entry::{Command, Entry, NodeId, SegmentMeta};
 use crate::refused::Refused;
-use crate::state::{Index, Quarantined, Stage, Writer};
+use crate::state::{CompactLease, Index, Quarantined, Stage, Writer};
 
 /// What an entry did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,18 +58,22 @@ pub enum Applied {
         writer: WriterId,
         /// The segments: number and the PUT that was known. Quarantined ones are not among them.
         retired: Vec<(SegmentNumber, u32)>,
-        /// Whether the writer was closed with it: an adopter's cut.
-        closed: bool,
+        /// Closed with it: an adopter's cut, under this number.
+        closed_by: Option<Lease>,
     },
     /// A writer is closed.
     Closed {
         /// Which.
         writer: WriterId,
+        /// Under which number.
+        lease: Lease,
     },
     /// A node may compact.
     CompactGranted {
         /// Under which number.
         lease: Lease,
+        /// The number before it, if it had no Replace: what was PUT under it is dead.
+        abandoned: Option<Lease>,
     },
     /// A block took the place of others.
     Replaced {
@@ -198,7 +202,7 @@ impl Index {
         }
         let retired = writer.retire(upto);
         self.blocks.insert(block.id, *block);
-        Ok(Applied::Cut { writer: id, retired, closed: false })
+        Ok(Applied::Cut { writer: id, retired, closed_by: None })
     }
 
     fn cut_adopted(
@@ -224,7 +228,7 @@ impl Index {
         retired.retain(|(n, _)| !self.is_quarantined(id, *n));
         self.writers.remove(&id);
         self.blocks.insert(block.id, *block);
-        Ok(Applied::Cut { writer: id, retired, closed: true })
+        Ok(Applied::Cut { writer: id, retired, closed_by: Some(lease) })
     }
 
     fn close(&mut self, id: WriterId, lease: Lease) -> Result<Applied, Refused> {
@@ -236,7 +240,7 @@ impl Index {
             return Err(Refused::SegmentsLeft { writer: id, cut });
         }
         self.writers.remove(&id);
-        Ok(Applied::Closed { writer: id })
+        Ok(Applied::Closed { writer: id, lease })
     }
 
     fn grant_compact(&mut self, node: NodeId, number: u64) -> Result<Applied, Refused> {
@@ -247,10 +251,10 @@ impl Index {
         if last.checked_add(1) != Some(number) {
             return Err(Refused::NotNextLease { number, last });
         }
-        self.compact.number = number;
-        self.compact.is_spent = false;
-        self.compact.holder = Some(node);
-        Ok(Applied::CompactGranted { lease: Lease { incarnation: self.incarnation(), number } })
+        let incarnation = self.incarnation();
+        let abandoned = (!self.compact.is_spent).then_some(Lease { incarnation, number: last });
+        self.compact = CompactLease { number, is_spent: false, holder: Some(node) };
+        Ok(Applied::CompactGranted { lease: Lease { incarnation, number }, abandoned })
     }
 
     fn replace(&mut self, lease: Lease, old: &[BlockId], block: &BlockMeta) -> Result<Applied, Refused> {

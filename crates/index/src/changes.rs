@@ -127,19 +127,23 @@ impl Changes {
 }
 
 impl Index {
-    /// Applies changes that begin where this state ends, and says what each entry did.
+    /// Applies what of these changes is after this state, and says what each such entry did.
     ///
-    /// `Err`: they don't follow, and nothing was applied.
+    /// They may begin before this state's end: a checkpoint whose PUT was answered by an error may be stored
+    /// all the same, and the changes written then begin at the checkpoint before it. Only a gap is an error.
+    /// `Err`: they don't follow, or hold nothing new, and nothing was applied.
     pub fn replay(&mut self, changes: &Changes) -> Result<Vec<Result<Applied, Refused>>, ChangesError> {
+        let at = self.revision.position;
         let follow = changes.cluster == self.cluster
             && changes.incarnation == self.revision.incarnation
-            && Some(changes.first) == self.revision.position.checked_add(1)
-            && changes.first <= changes.last;
+            && changes.first <= at.saturating_add(1)
+            && at < changes.last;
         if !follow {
             let Changes { incarnation, first, last, .. } = *changes;
             return Err(ChangesError::DoNotFollow { incarnation, first, last, at: self.revision });
         }
-        let outcomes = changes.entries.iter().map(|(position, entry)| self.apply(*position, entry)).collect();
+        let new = changes.entries.iter().filter(|(position, _)| *position > at);
+        let outcomes = new.map(|(position, entry)| self.apply(*position, entry)).collect();
         self.advance(changes.last);
         Ok(outcomes)
     }

@@ -195,12 +195,7 @@ fn read_writer_state(reader: &mut Reader<'_>) -> Result<Writer, DecodeError> {
 }
 
 /// Only the ascending order is what was written.
-fn put_in_order<K: Ord, V>(
-    reader: &Reader<'_>,
-    map: &mut BTreeMap<K, V>,
-    key: K,
-    value: V,
-) -> Result<(), DecodeError> {
+fn put_in_order<K: Ord, V>(reader: &Reader<'_>, map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<(), DecodeError> {
     if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
         return Err(reader.error("out of order"));
     }

@@ -257,11 +257,9 @@ impl Command {
                 segment: read_segment(reader)?,
             },
             3 => Command::Fence { writer: read_writer(reader)? },
-            4 => Command::GrantAdopt {
-                writer: read_writer(reader)?,
-                node: read_node(reader)?,
-                number: reader.varint()?,
-            },
+            4 => {
+                Command::GrantAdopt { writer: read_writer(reader)?, node: read_node(reader)?, number: reader.varint()? }
+            }
             5 => Command::Cut {
                 writer: read_writer(reader)?,
                 from: reader.varint()?,

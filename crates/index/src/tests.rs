@@ -142,7 +142,7 @@ fn a_cut_swaps_segments_for_a_block_at_one_revision() {
     let plan = log.index.plan(TimeRange { start: 0, end: 100 });
     assert_eq!((plan.blocks.len(), plan.writers[0].cut, plan.writers[0].added), (0, 0, 3));
     let cut = log.cut(w, 0, 2);
-    assert_eq!(cut, Ok(Applied::Cut { writer: w, retired: vec![(1, 0), (2, 0)], closed: false }));
+    assert_eq!(cut, Ok(Applied::Cut { writer: w, retired: vec![(1, 0), (2, 0)], closed_by: None }));
     let again = log.cut(w, 0, 2);
     assert!(matches!(again, Err(Refused::AlreadyNamed { .. })), "{again:?}");
     assert_eq!(log.index.planned_segments(&plan.writers[0]), None, "cut since: plan again");
@@ -191,7 +191,7 @@ fn only_the_newest_adopter_may_cut_and_its_cut_closes() {
     assert!(log.is_dead(superseded) && !log.is_dead(current) && !log.is_dead(later));
 
     let cut = log.adopted_cut(w, 0, 1, lease(2));
-    assert_eq!(cut, Ok(Applied::Cut { writer: w, retired: vec![(1, 0)], closed: true }));
+    assert_eq!(cut, Ok(Applied::Cut { writer: w, retired: vec![(1, 0)], closed_by: Some(lease(2)) }));
     assert_eq!(log.index.writer(w), None);
     assert_eq!(log.add(w, 2), Err(Refused::Closed { writer: w }));
     assert!(log.is_dead(segment_key(w, 1)) && log.is_dead(segment_key(w, 2)), "the uncommitted one too");
@@ -226,7 +226,7 @@ fn quarantined_segments_are_left_out_and_kept_for_ever() {
     assert_eq!(log.index.planned_segments(&plan.writers[0]), Some(vec![(2, segment())]));
 
     let cut = log.adopted_cut(w, 1, 4, lease);
-    assert_eq!(cut, Ok(Applied::Cut { writer: w, retired: vec![(2, 0)], closed: true }));
+    assert_eq!(cut, Ok(Applied::Cut { writer: w, retired: vec![(2, 0)], closed_by: Some(lease) }));
     assert!(log.is_dead(segment_key(w, 2)) && log.is_dead(segment_key(w, 5)));
     assert!(!log.is_dead(segment_key(w, 3)) && !log.is_dead(segment_key(w, 4)));
 }
@@ -238,7 +238,7 @@ fn a_writer_with_nothing_but_quarantined_segments_is_closed() {
     log.add(w, 1).unwrap();
     let lease = log.fence_and_grant(w);
     log.propose(Command::Quarantine { writer: w, from: 1, upto: 1, lease }).unwrap();
-    assert_eq!(log.propose(Command::Close { writer: w, lease }), Ok(Applied::Closed { writer: w }));
+    assert_eq!(log.propose(Command::Close { writer: w, lease }), Ok(Applied::Closed { writer: w, lease }));
     assert!(!log.is_dead(segment_key(w, 1)));
 }
 
@@ -536,7 +536,9 @@ proptest! {
     }
 
     #[test]
-    fn a_checkpoint_and_the_changes_after_it_are_the_state(draws in draws(), split in 0..120_usize) {
+    fn a_checkpoint_and_the_changes_after_it_are_the_state(
+        draws in draws(), split in 0..120_usize, overlap in 0..40_usize
+    ) {
         let mut world = World::default();
         let mut log = Log::new();
         let mut checkpoint = log.index.encode_checkpoint();
@@ -553,7 +555,10 @@ proptest! {
             }
         }
         let mut recovered = Index::decode_checkpoint(&checkpoint).unwrap();
-        let first = recovered.revision().position + 1;
+        let at = recovered.revision().position;
+        // Changes may begin before the checkpoint's end.
+        let first = (at + 1).saturating_sub(overlap as u64).max(1);
+        let from = from.min(first as usize - 1);
         let last = log.index.revision().position;
         let changes = Changes {
             cluster: CLUSTER,
@@ -564,8 +569,10 @@ proptest! {
         };
         let read = Changes::decode(&changes.encode()).unwrap();
         prop_assert_eq!(&read, &changes);
-        if first <= last {
-            prop_assert_eq!(recovered.replay(&read).unwrap().len(), changes.entries.len());
+        if at < last {
+            let gap = Changes { first: at + 2, ..read.clone() };
+            prop_assert!(recovered.replay(&gap).is_err());
+            prop_assert_eq!(recovered.replay(&read).unwrap().len() as u64, last - at);
         }
         prop_assert!(recovered.replay(&read).is_err(), "not twice");
         prop_assert_eq!(recovered, log.index);

@@ -18,6 +18,8 @@ pub(crate) struct CutRules {
     pub age_max: Duration,
     /// A head is cut when it takes this many bytes.
     pub head_bytes_max: usize,
+    /// A head is cut when its samples alone take this many.
+    pub sample_bytes_max: usize,
     /// Wait after a block that could not be stored, doubled with each further failure.
     pub retry_delay_min: Duration,
     /// Longest such wait.
@@ -33,6 +35,8 @@ pub(crate) enum Input {
         n: SegmentNumber,
         /// What the head takes now.
         head_bytes: usize,
+        /// What of it samples take.
+        sample_bytes: usize,
     },
     /// Somebody wants the head cut now: the end of the process, a test, an operator.
     Wanted,
@@ -115,7 +119,8 @@ pub(crate) struct CutMachine {
     /// The last committed cut.
     cut: SegmentNumber,
     taken_in: SegmentNumber,
-    head_bytes: usize,
+    /// Whether the head is as large as it may be.
+    is_large: bool,
     /// When the head took in its first segment above the present or coming cut.
     since: Option<Duration>,
     wanted: bool,
@@ -124,7 +129,7 @@ pub(crate) struct CutMachine {
 impl CutMachine {
     /// The machine of a new writer.
     pub(crate) fn new(rules: CutRules) -> CutMachine {
-        CutMachine { rules, stage: Stage::Growing, cut: 0, taken_in: 0, head_bytes: 0, since: None, wanted: false }
+        CutMachine { rules, stage: Stage::Growing, cut: 0, taken_in: 0, is_large: false, since: None, wanted: false }
     }
 
     /// Whether every segment that was taken in is cut and nothing is under way.
@@ -136,9 +141,9 @@ impl CutMachine {
     pub(crate) fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
         let mut outputs = Vec::new();
         match (input, self.stage) {
-            (Input::TakenIn { n, head_bytes }, _) => {
+            (Input::TakenIn { n, head_bytes, sample_bytes }, _) => {
                 self.taken_in = n;
-                self.head_bytes = head_bytes;
+                self.is_large = head_bytes >= self.rules.head_bytes_max || sample_bytes >= self.rules.sample_bytes_max;
                 self.since.get_or_insert(now);
             }
             (Input::Wanted, _) => self.wanted = true,
@@ -194,7 +199,7 @@ impl CutMachine {
         // The driver freezes between two segments, so the head has taken in exactly the cut point.
         assert!(self.taken_in == upto, "segment {} was taken in past the cut point {upto}", self.taken_in);
         self.since = None;
-        self.head_bytes = 0;
+        self.is_large = false;
         self.stage = Stage::Packing { upto, attempt: 0 };
         outputs.push(Output::Freeze { upto });
         outputs.push(Output::Pack { from: self.cut, upto, attempt: 0 });
@@ -202,7 +207,7 @@ impl CutMachine {
 
     fn is_due(&self, now: Duration) -> bool {
         let Some(since) = self.since else { return false };
-        self.wanted || now >= since + self.rules.age_max || self.head_bytes >= self.rules.head_bytes_max
+        self.wanted || self.is_large || now >= since + self.rules.age_max
     }
 }
 
@@ -213,6 +218,7 @@ mod tests {
     const RULES: CutRules = CutRules {
         age_max: Duration::from_secs(600),
         head_bytes_max: 1000,
+        sample_bytes_max: 500,
         retry_delay_min: Duration::from_secs(1),
         retry_delay_max: Duration::from_secs(30),
     };
@@ -222,7 +228,7 @@ mod tests {
     }
 
     fn taken_in(n: SegmentNumber, head_bytes: usize) -> Input {
-        Input::TakenIn { n, head_bytes }
+        Input::TakenIn { n, head_bytes, sample_bytes: head_bytes / 4 }
     }
 
     #[test]
@@ -253,6 +259,13 @@ mod tests {
         cut.step(s(1), Input::Stored);
         assert_eq!(cut.step(s(2), Input::Committed), [Output::Thaw, Output::Point]);
         assert_eq!(cut.step(s(2), Input::Pointed { upto: 2 }), freeze(1, 2));
+    }
+
+    #[test]
+    fn a_head_is_cut_by_the_size_of_its_samples() {
+        let mut cut = CutMachine::new(RULES);
+        assert_eq!(cut.step(s(0), Input::TakenIn { n: 1, head_bytes: 999, sample_bytes: 499 }), []);
+        assert_eq!(cut.step(s(0), Input::TakenIn { n: 2, head_bytes: 999, sample_bytes: 500 }), [Output::Point]);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use head::{Head, HeadError};
+use head::{Head, HeadError, HeadStats};
 use model::{Labels, Matcher, Metadata, Samples, SegmentNumber, TenantId, TimeRange, WriterId};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -68,15 +68,15 @@ impl WriterHeads {
         WriterHeads { writer, generations: RwLock::new(generations), applied: watch::Sender::new(cut) }
     }
 
-    /// Takes in a committed segment and returns the bytes that the head takes now.
-    pub(crate) fn take_in(&self, n: SegmentNumber, columns: &segment::Columns) -> Result<usize, HeadError> {
-        let bytes = {
+    /// Takes in a committed segment and returns what the head weighs now.
+    pub(crate) fn take_in(&self, n: SegmentNumber, columns: &segment::Columns) -> Result<HeadStats, HeadError> {
+        let stats = {
             let mut generations = self.generations.write();
             generations.growing.take_in(n, columns)?;
-            generations.growing.stats().bytes
+            generations.growing.stats()
         };
         self.applied.send_replace(n);
-        Ok(bytes)
+        Ok(stats)
     }
 
     /// Freezes the growing head, which ends with segment `upto`, and starts a new one.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// About what a series takes in a head beside its samples: labels, postings, its row.
+pub const SERIES_BYTES: usize = 160;
+
 /// Settings of the ingester; see each field for its default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -19,8 +22,11 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// A head is cut into a block at this age. Default 10 min.
     pub cut_age_max: Duration,
-    /// A head is cut into a block at this size. Default 48 MiB.
+    /// A head is cut into a block at this size, whatever its age: what its memory allows. Default 256 MiB.
     pub head_bytes_max: usize,
+    /// A head is also cut when its samples take this many bytes, its series counted at [`SERIES_BYTES`] not among them:
+    /// a flood of samples gains nothing from a larger head, while many series want their ten minutes. Default 48 MiB.
+    pub head_sample_bytes_max: usize,
     /// Memory that heads, tables and buffers may take: at 80 % new series get 503, at 100 % every write.
     pub memory_bytes_max: usize,
 }
@@ -35,7 +41,8 @@ impl Default for Settings {
             buffer_bytes_max: 64 << 20,
             ack_timeout: Duration::from_secs(10),
             cut_age_max: Duration::from_secs(600),
-            head_bytes_max: 48 << 20,
+            head_bytes_max: 256 << 20,
+            head_sample_bytes_max: 48 << 20,
             memory_bytes_max: 1 << 30,
         }
     }

@@ -8,7 +8,7 @@ use bucket::Bucket;
 use index::{Entry, Index, NodeId};
 use model::{Labels, MatchOp, Matcher, Sample, Samples, TenantId, TimeRange};
 use proto::{DecodeLimits, WriteRequestBuilder};
-use runtime::{Random, Registry, Shutdown, Stage, StopReason, SystemClock, Tasks};
+use runtime::{Random, Registry, Shutdown, StopReason, SystemClock, Tasks};
 
 use crate::{HeadPlan, IndexGroup, Ingester, Parts, PushError, Reason, Settings};
 
@@ -16,7 +16,6 @@ use crate::{HeadPlan, IndexGroup, Ingester, Parts, PushError, Reason, Settings};
 struct Process {
     ingester: Ingester,
     group: IndexGroup,
-    bucket: Arc<Bucket>,
     tasks: Tasks,
 }
 
@@ -34,7 +33,7 @@ impl Process {
         let tasks = Tasks::new(Shutdown::new());
         let parts = Parts {
             group: group.clone(),
-            bucket: bucket.clone(),
+            bucket,
             clock,
             random: Random::from_system().unwrap(),
             registry,
@@ -42,7 +41,7 @@ impl Process {
             node: NodeId(1),
         };
         let ingester = Ingester::start(settings, parts).await.unwrap();
-        Process { ingester, group, bucket, tasks }
+        Process { ingester, group, tasks }
     }
 
     async fn push(&self, tenant: &str, series: &[(&str, &[(i64, f64)])]) -> Result<(), PushError> {
@@ -83,7 +82,7 @@ impl Process {
     }
 
     async fn stop(self) {
-        self.tasks.shutdown().begin(StopReason::Asked("the test ends".to_owned()));
+        self.tasks.shutdown().begin(StopReason::Requested("the test ends".to_owned()));
         self.tasks.stop(&*SystemClock::shared(), |_| Duration::from_secs(30)).await;
         self.group.close().await;
     }
@@ -104,7 +103,7 @@ fn open_group(folder: &std::path::Path, clock: Arc<dyn runtime::Clock>, registry
     };
     let parts = consensus::Parts::system(clock, registry);
     let folder = folder.join("index");
-    IndexGroup::open(&folder, consensus::Settings::default(), machine, parts, || Index::new(CLUSTER, 1)).unwrap()
+    IndexGroup::open(&folder, machine, || Index::new(CLUSTER, 1), consensus::Settings::default(), parts).unwrap()
 }
 
 async fn open_bucket(folder: &std::path::Path, clock: Arc<dyn runtime::Clock>, registry: &Registry) -> Arc<Bucket> {
@@ -167,9 +166,12 @@ async fn one_bad_sample_costs_no_other() {
     let process = Process::start(folder.path()).await;
     let mut builder = WriteRequestBuilder::new();
     builder.series(&labels("up"), &[(1000, 1.0), (-1, 2.0), (i64::MAX, 3.0)]);
-    builder.series_of([("job", "nameless")], &[(1000, 1.0)]);
-    builder.series_of([("__name__", "twice"), ("a", "1"), ("a", "2")], &[(1000, 1.0)]);
-    builder.series_of([("job", "test"), ("__name__", "up")], &[(5000, 5.0)]);
+    let mut add = |labels: &[(&str, &str)], sample| {
+        builder.series_of(labels.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())), &[sample], &[]);
+    };
+    add(&[("job", "nameless")], (1000, 1.0));
+    add(&[("__name__", "twice"), ("a", "1"), ("a", "2")], (1000, 1.0));
+    add(&[("job", "test"), ("__name__", "up")], (5000, 5.0));
     let error = process.push_bytes("a", &builder.finish()).await.unwrap_err();
     let PushError::Rejected(rejected) = &error else { panic!("{error}") };
     let reasons: Vec<_> = rejected.counts().collect();

@@ -27,6 +27,7 @@ use crate::heads::WriterHeads;
 use crate::ingester::Shared;
 use crate::pack::pack;
 use crate::plant::{Plant, is_planted};
+use crate::settings::SERIES_BYTES;
 
 /// First wait after a failed PUT, doubled each time.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
@@ -100,6 +101,7 @@ impl Writer {
             cut: CutMachine::new(CutRules {
                 age_max: settings.cut_age_max,
                 head_bytes_max: settings.head_bytes_max,
+                sample_bytes_max: settings.head_sample_bytes_max,
                 retry_delay_min: RETRY_DELAY_MIN,
                 retry_delay_max: RETRY_DELAY_MAX,
             }),
@@ -265,12 +267,13 @@ impl Writer {
     fn committed(&mut self, now: Duration, n: SegmentNumber) -> Result<(), IngesterError> {
         let Some(pending) = self.pending.remove(&n) else { return Ok(()) };
         let take_in = self.heads.take_in(n, &pending.columns);
-        let head_bytes = take_in.map_err(|source| IngesterError::TakeIn { writer: self.id.to_string(), n, source })?;
+        let stats = take_in.map_err(|source| IngesterError::TakeIn { writer: self.id.to_string(), n, source })?;
         self.shared.sealed_bytes.fetch_sub(pending.memory_bytes, Ordering::Relaxed);
         wake(pending.waiters);
         self.shared.metrics.segments_committed.inc();
         self.shared.metrics.segment_bytes.observe(pending.stored_bytes as f64);
-        self.step_cut(now, cut::Input::TakenIn { n, head_bytes });
+        let sample_bytes = stats.bytes.saturating_sub(stats.series * SERIES_BYTES);
+        self.step_cut(now, cut::Input::TakenIn { n, head_bytes: stats.bytes, sample_bytes });
         self.step_flush(now, flush::Input::Committed { n });
         Ok(())
     }

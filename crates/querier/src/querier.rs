@@ -177,19 +177,7 @@ impl Querier {
         range: TimeRange,
         options: &QueryOptions,
     ) -> Result<LabelsAnswer<Labels>, QueryError> {
-        let look = async |gather: &Gather<'_>| {
-            gather.check_quarantined(range)?;
-            let mut found = BTreeSet::new();
-            for matchers in selectors {
-                gather
-                    .each_series(matchers, range, &mut |labels| {
-                        found.insert(labels);
-                    })
-                    .await?;
-            }
-            Ok(found)
-        };
-        let (found, warnings) = self.shared.look(tenant, options, look).await?;
+        let (found, warnings) = self.shared.look(tenant, options, LookSeries { selectors, range }).await?;
         Ok(LabelsAnswer { found: found.into_iter().collect(), warnings })
     }
 
@@ -201,24 +189,7 @@ impl Querier {
         range: TimeRange,
         options: &QueryOptions,
     ) -> Result<LabelsAnswer<String>, QueryError> {
-        let look = async |gather: &Gather<'_>| {
-            gather.check_quarantined(range)?;
-            let mut names = BTreeSet::new();
-            for matchers in or_all(selectors) {
-                let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
-                for block in gather.blocks(range) {
-                    let question = |index| LabelNames::new(index, tenant, shared_matchers.clone(), range);
-                    let found = self.shared.blocks.ask(&block, question).await.map_err(block_stop);
-                    names.extend(gather.or_warn(found)?);
-                }
-                for plan in gather.heads() {
-                    let found = self.shared.heads.label_names(plan, tenant, &matchers, range).await;
-                    names.extend(gather.or_warn(found.map_err(head_stop))?);
-                }
-            }
-            Ok(names)
-        };
-        let (found, warnings) = self.shared.look(tenant, options, look).await?;
+        let (found, warnings) = self.shared.look(tenant, options, LookNames { selectors, range }).await?;
         Ok(LabelsAnswer { found: found.into_iter().collect(), warnings })
     }
 
@@ -231,24 +202,7 @@ impl Querier {
         range: TimeRange,
         options: &QueryOptions,
     ) -> Result<LabelsAnswer<String>, QueryError> {
-        let look = async |gather: &Gather<'_>| {
-            gather.check_quarantined(range)?;
-            let mut values = BTreeSet::new();
-            for matchers in or_all(selectors) {
-                let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
-                for block in gather.blocks(range) {
-                    let question = |index| LabelValues::new(index, tenant, name, shared_matchers.clone(), range);
-                    let found = self.shared.blocks.ask(&block, question).await.map_err(block_stop);
-                    values.extend(gather.or_warn(found)?);
-                }
-                for plan in gather.heads() {
-                    let found = self.shared.heads.label_values(plan, tenant, name, &matchers, range).await;
-                    values.extend(gather.or_warn(found.map_err(head_stop))?);
-                }
-            }
-            Ok(values)
-        };
-        let (found, warnings) = self.shared.look(tenant, options, look).await?;
+        let (found, warnings) = self.shared.look(tenant, options, LookValues { name, selectors, range }).await?;
         Ok(LabelsAnswer { found: found.into_iter().collect(), warnings })
     }
 
@@ -258,22 +212,122 @@ impl Querier {
         tenant: &TenantId,
         options: &QueryOptions,
     ) -> Result<BTreeMap<String, Metadata>, QueryError> {
-        let look = async |gather: &Gather<'_>| {
-            let mut all = BTreeMap::new();
-            let mut blocks = gather.plan.blocks.clone();
-            // Later ones overwrite: oldest first.
-            blocks.sort_by_key(|block| block.built_at);
-            for block in blocks {
-                let question = |index| FetchMetadata::new(index, tenant);
-                let found = self.shared.blocks.ask(&block, question).await.map_err(block_stop);
-                all.extend(gather.or_warn(found)?);
+        Ok(self.shared.look(tenant, options, LookMetadata).await?.0)
+    }
+}
+
+/// A question about labels, asked of one plan.
+///
+/// A trait and not an `AsyncFn`: the futures of one are not known to be `Send` for every lifetime.
+trait Look: Sync {
+    type Found: Send;
+
+    fn at(&self, gather: &Gather<'_>) -> impl Future<Output = Result<Self::Found, Stop>> + Send;
+}
+
+struct LookSeries<'a> {
+    selectors: &'a [Vec<Matcher>],
+    range: TimeRange,
+}
+
+impl Look for LookSeries<'_> {
+    type Found = BTreeSet<Labels>;
+
+    async fn at(&self, gather: &Gather<'_>) -> Result<BTreeSet<Labels>, Stop> {
+        gather.check_quarantined(self.range)?;
+        let mut found = BTreeSet::new();
+        for matchers in self.selectors {
+            let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
+            for block in gather.blocks(self.range) {
+                let question = |index| SelectSeries::new(index, gather.tenant, shared_matchers.clone(), self.range);
+                let series = gather.shared.blocks.ask(&block, question).await.map_err(block_stop);
+                found.extend(gather.or_warn(series)?);
             }
             for plan in gather.heads() {
-                all.extend(gather.or_warn(self.shared.heads.metadata(plan, tenant).await.map_err(head_stop))?);
+                let series = gather.shared.heads.series(plan, gather.tenant, matchers, self.range).await;
+                found.extend(gather.or_warn(series.map_err(head_stop))?);
             }
-            Ok(all)
-        };
-        Ok(self.shared.look(tenant, options, look).await?.0)
+        }
+        Ok(found)
+    }
+}
+
+struct LookNames<'a> {
+    selectors: &'a [Vec<Matcher>],
+    range: TimeRange,
+}
+
+impl Look for LookNames<'_> {
+    type Found = BTreeSet<String>;
+
+    async fn at(&self, gather: &Gather<'_>) -> Result<BTreeSet<String>, Stop> {
+        gather.check_quarantined(self.range)?;
+        let mut names = BTreeSet::new();
+        for matchers in or_all(self.selectors) {
+            let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
+            for block in gather.blocks(self.range) {
+                let question = |index| LabelNames::new(index, gather.tenant, shared_matchers.clone(), self.range);
+                let found = gather.shared.blocks.ask(&block, question).await.map_err(block_stop);
+                names.extend(gather.or_warn(found)?);
+            }
+            for plan in gather.heads() {
+                let found = gather.shared.heads.label_names(plan, gather.tenant, &matchers, self.range).await;
+                names.extend(gather.or_warn(found.map_err(head_stop))?);
+            }
+        }
+        Ok(names)
+    }
+}
+
+struct LookValues<'a> {
+    name: &'a str,
+    selectors: &'a [Vec<Matcher>],
+    range: TimeRange,
+}
+
+impl Look for LookValues<'_> {
+    type Found = BTreeSet<String>;
+
+    async fn at(&self, gather: &Gather<'_>) -> Result<BTreeSet<String>, Stop> {
+        let &LookValues { name, range, .. } = self;
+        gather.check_quarantined(range)?;
+        let mut values = BTreeSet::new();
+        for matchers in or_all(self.selectors) {
+            let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
+            for block in gather.blocks(range) {
+                let question = |index| LabelValues::new(index, gather.tenant, name, shared_matchers.clone(), range);
+                let found = gather.shared.blocks.ask(&block, question).await.map_err(block_stop);
+                values.extend(gather.or_warn(found)?);
+            }
+            for plan in gather.heads() {
+                let found = gather.shared.heads.label_values(plan, gather.tenant, name, &matchers, range).await;
+                values.extend(gather.or_warn(found.map_err(head_stop))?);
+            }
+        }
+        Ok(values)
+    }
+}
+
+struct LookMetadata;
+
+impl Look for LookMetadata {
+    type Found = BTreeMap<String, Metadata>;
+
+    async fn at(&self, gather: &Gather<'_>) -> Result<BTreeMap<String, Metadata>, Stop> {
+        let mut all = BTreeMap::new();
+        let mut blocks = gather.plan.blocks.clone();
+        // Later ones overwrite: oldest first.
+        blocks.sort_by_key(|block| block.built_at);
+        for block in blocks {
+            let question = |index| FetchMetadata::new(index, gather.tenant);
+            let found = gather.shared.blocks.ask(&block, question).await.map_err(block_stop);
+            all.extend(gather.or_warn(found)?);
+        }
+        for plan in gather.heads() {
+            let found = gather.shared.heads.metadata(plan, gather.tenant).await.map_err(head_stop);
+            all.extend(gather.or_warn(found)?);
+        }
+        Ok(all)
     }
 }
 
@@ -284,27 +338,6 @@ fn or_all(selectors: &[Vec<Matcher>]) -> Vec<Vec<Matcher>> {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-impl Gather<'_> {
-    async fn each_series(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        note: &mut impl FnMut(Labels),
-    ) -> Result<(), Stop> {
-        let shared_matchers = Arc::new(Matchers::new(matchers.to_vec()));
-        for block in self.blocks(range) {
-            let question = |index| SelectSeries::new(index, self.tenant, shared_matchers.clone(), range);
-            let found = self.shared.blocks.ask(&block, question).await.map_err(block_stop);
-            self.or_warn(found)?.into_iter().for_each(&mut *note);
-        }
-        for plan in self.heads() {
-            let found = self.shared.heads.series(plan, self.tenant, matchers, range).await.map_err(head_stop);
-            self.or_warn(found)?.into_iter().for_each(&mut *note);
-        }
-        Ok(())
-    }
 }
 
 impl Shared {
@@ -332,12 +365,12 @@ impl Shared {
     }
 
     /// Answers a question about labels at one plan, planned again as often as a part of it has gone.
-    async fn look<T>(
+    async fn look<L: Look>(
         &self,
         tenant: &TenantId,
         options: &QueryOptions,
-        look: impl AsyncFn(&Gather<'_>) -> Result<T, Stop>,
-    ) -> Result<(T, Vec<String>), QueryError> {
+        look: L,
+    ) -> Result<(L::Found, Vec<String>), QueryError> {
         let timeout = self.limits.read().timeout;
         let timeout = options.timeout.map_or(timeout, |asked| asked.min(timeout));
         let work = async {
@@ -350,7 +383,7 @@ impl Shared {
                     partial_response: options.partial_response,
                     warnings: Mutex::default(),
                 };
-                match look(&gather).await {
+                match look.at(&gather).await {
                     Ok(found) => return Ok((found, gather.warnings.into_inner())),
                     Err(Stop::Failed(error)) => return Err(error),
                     Err(Stop::PlanAgain(error)) => self.plan_again(&plan, error).await?,

@@ -10,11 +10,18 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Creates `path` and the folders above it that are missing, each durable in its parent.
+///
+/// One that is there already is made durable as well: the process that created it may have been killed before
+/// it had synced the parent, and then only the page cache knows the folder, with all that was answered in it.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
     let parent = parent(path);
+    if path.is_dir() {
+        return match sync_folder(&parent) {
+            // Another user's folder, which we could not have created this one in.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced,
+        };
+    }
     create_folder(&parent)?;
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),

@@ -37,10 +37,10 @@ impl<'a> Evaluator<'a> {
             _ => {}
         }
         let param = self.aggregate_param(aggregate, steps)?;
-        if let (AggregateOp::Quantile, Some(arg)) = (aggregate.op, &aggregate.param) {
-            self.check_quantiles(&param, arg);
-        }
         let matrix = self.vector(&aggregate.expr.node, steps)?;
+        if let (AggregateOp::Quantile, Some(arg)) = (aggregate.op, &aggregate.param) {
+            self.check_quantile_extremes(&param, arg);
+        }
         let mut out = self.matrix();
         for group in groups(&matrix.rows, aggregate) {
             self.cells(steps)?;
@@ -57,7 +57,8 @@ impl<'a> Evaluator<'a> {
         aggregate.param.as_ref().map_or(Ok(Vec::new()), |param| self.scalar(&param.node, steps))
     }
 
-    fn check_quantiles(&self, quantiles: &[f64], arg: &Arg) {
+    /// Warns of the extremes of quantiles if they are beyond 0 and 1.
+    fn check_quantile_extremes(&self, quantiles: &[f64], arg: &Arg) {
         let extremes = Extremes::of(quantiles);
         self.annotate(|all| {
             if extremes.has_nan {

@@ -20,8 +20,8 @@ pub(crate) struct DateTime {
 
 impl DateTime {
     /// The moment so many seconds after the Unix epoch.
-    pub fn of_unix(seconds: i64) -> DateTime {
-        let seconds = i128::from(seconds);
+    pub fn of_unix(seconds: impl Into<i128>) -> DateTime {
+        let seconds = seconds.into();
         let (days, clock) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
         let (year, month, day) = date_of_days(days);
         DateTime {
@@ -84,8 +84,8 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(1_709_251_199), "2024-02-29T23:59:59Z");
         assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
-        let leap = DateTime::of_unix(1_709_251_199);
+        let leap = DateTime::of_unix(1_709_251_199_i64);
         assert_eq!((leap.weekday, leap.day_of_year(), leap.days_in_month()), (4, 60, 29));
-        assert_eq!(DateTime::of_unix(4_102_444_800).days_in_month(), 31);
+        assert_eq!(DateTime::of_unix(4_102_444_800_i64).days_in_month(), 31);
     }
 }

@@ -60,6 +60,11 @@ impl Column {
         !is_stale(self.floats[i]) || self.histogram(i).is_some()
     }
 
+    /// The first cell that is not empty, or one past the last.
+    fn first_present(&self) -> usize {
+        (0..self.len()).find(|&i| self.is_present(i)).unwrap_or(self.len())
+    }
+
     /// Whether no cell holds a histogram. (May say no after the last one was cleared.)
     pub fn is_float(&self) -> bool {
         self.histograms.is_empty()
@@ -206,6 +211,8 @@ impl<'a> Matrix<'a> {
     }
 
     /// Makes series of one label set one series; errors if two have a sample at one step.
+    ///
+    /// Whether the name is dropped is, as in Prometheus, up to the one with the earliest sample.
     pub fn merge_same_labels(&mut self) -> Result<(), EvalError> {
         let mut seen: HashMap<Labels, usize> = HashMap::with_capacity(self.rows.len());
         if !self.rows.iter().enumerate().any(|(i, row)| seen.insert(row.labels.clone(), i).is_some()) {
@@ -215,7 +222,12 @@ impl<'a> Matrix<'a> {
         let mut merged: Vec<Row> = Vec::with_capacity(self.rows.len());
         for row in self.rows.drain(..) {
             match seen.get(&row.labels) {
-                Some(&i) => merge_columns(&mut merged[i].column, &row.column)?,
+                Some(&i) => {
+                    if row.column.first_present() < merged[i].column.first_present() {
+                        merged[i].drop_name = row.drop_name;
+                    }
+                    merge_columns(&mut merged[i].column, &row.column)?;
+                }
                 None => {
                     seen.insert(row.labels.clone(), merged.len());
                     merged.push(row);

@@ -18,6 +18,8 @@ mod kahan;
 mod matching;
 mod matrix;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod quantile;
 mod result;
 mod select;

@@ -8,7 +8,8 @@ use model::{Histogram, Labels, Sample, Samples, Value, stale_marker};
 use super::*;
 
 /// Some series, a sample every 10 s from 0 on.
-struct Memory(Vec<(Labels, Arc<Samples>)>);
+#[derive(Debug)]
+pub(super) struct Memory(pub Vec<(Labels, Arc<Samples>)>);
 
 impl Storage for Memory {
     fn select(&self, selection: &Selection) -> Result<Vec<(Labels, Arc<Samples>)>, StorageError> {
@@ -199,15 +200,21 @@ fn selections_tell_what_will_be_read() {
 }
 
 /// Counts what is held, and stops after so many looks at the clock.
-struct Counting {
+pub(super) struct Counting {
     held: AtomicU64,
     most: AtomicU64,
     looks_left: AtomicU64,
 }
 
 impl Counting {
-    fn new(looks: u64) -> Counting {
+    pub(super) fn new(looks: u64) -> Counting {
         Counting { held: AtomicU64::new(0), most: AtomicU64::new(0), looks_left: AtomicU64::new(looks) }
+    }
+}
+
+impl Counting {
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 }
 
@@ -255,10 +262,10 @@ fn steps_beyond_all_measure_are_refused() {
 #[test]
 fn the_highest_tree_fits_on_a_thread() {
     let deep = "-(".repeat(60) + "sum(c_total)" + &")".repeat(60);
-    let wide = vec!["sum(abs(c_total))"; 120].join(" + ");
+    let wide = vec!["sum(abs(c_total))"; 250].join(" + ");
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
         check(COUNTER, &deep, &["{} 120"]);
-        check(COUNTER, &wide, &["{} 14400"]);
+        check(COUNTER, &wide, &["{} 30000"]);
     });
     thread.unwrap().join().unwrap();
 }

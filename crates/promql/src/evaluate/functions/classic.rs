@@ -1,6 +1,6 @@
 //! Quantiles and fractions of classic histograms: series with a bucket's upper bound in their label `le`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use model::{Labels, LabelsBuilder};
 
@@ -28,7 +28,7 @@ struct Histogram {
 impl<'a> Evaluator<'a> {
     /// `histogram_quantile(q, v)`
     pub(super) fn histogram_quantile(&self, call: &CallNode, steps: Steps) -> Result<Matrix<'a>, EvalError> {
-        let q = self.quantiles(&call.args[0], steps)?;
+        let q = self.scalar(&call.args[0].node, steps)?;
         let mut out = self.matrix();
         self.for_each_histogram(&call.args[1], call, steps, |histogram, buckets_at| {
             let mut column = Column::absent(steps.count());
@@ -37,6 +37,7 @@ impl<'a> Evaluator<'a> {
             });
             out.push(Row { labels: histogram.labels.clone(), drop_name: true, column })
         })?;
+        self.check_quantiles(&q, &call.args[0]);
         Ok(out)
     }
 
@@ -45,12 +46,13 @@ impl<'a> Evaluator<'a> {
         let Node::Text(label) = &call.args[1].node else {
             return Err(EvalError::BadData("histogram_quantiles needs a label".to_owned()));
         };
-        let quantiles = call.args[2..].iter().map(|arg| self.quantiles(arg, steps)).collect::<Result<Vec<_>, _>>()?;
+        let quantiles = call.args[2..].iter().map(|arg| self.scalar(&arg.node, steps));
+        let quantiles = quantiles.collect::<Result<Vec<_>, _>>()?;
         let mut out = self.matrix();
         self.for_each_histogram(&call.args[0], call, steps, |histogram, buckets_at| {
             for quantiles in &quantiles {
                 // A quantile that changes from step to step makes several series.
-                let mut columns: HashMap<String, Column> = HashMap::new();
+                let mut columns: BTreeMap<String, Column> = BTreeMap::new();
                 buckets_at(&mut |i, buckets| {
                     let v = self.quantile_of(quantiles[i], buckets, histogram, steps.at(i), &call.args[0]);
                     let column = columns.entry(format_open_metrics(quantiles[i]));
@@ -63,6 +65,9 @@ impl<'a> Evaluator<'a> {
             }
             Ok(())
         })?;
+        for (quantiles, arg) in quantiles.iter().zip(&call.args[2..]) {
+            self.check_quantiles(quantiles, arg);
+        }
         out.merge_same_labels()?;
         Ok(out)
     }
@@ -80,14 +85,11 @@ impl<'a> Evaluator<'a> {
         Ok(out)
     }
 
-    fn quantiles(&self, arg: &Arg, steps: Steps) -> Result<Vec<f64>, EvalError> {
-        let quantiles = self.scalar(&arg.node, steps)?;
-        for &q in &quantiles {
-            if !(0.0..=1.0).contains(&q) {
-                self.annotate(|all| all.invalid_quantile(q, arg.position));
-            }
+    /// Warns of quantiles beyond 0 and 1: after what is said about the vector, so that this is said of the outer of two.
+    fn check_quantiles(&self, quantiles: &[f64], arg: &Arg) {
+        for &q in quantiles.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
+            self.annotate(|all| all.invalid_quantile(q, arg.position));
         }
-        Ok(quantiles)
     }
 
     fn quantile_of(&self, q: f64, buckets: &mut Vec<Bucket>, histogram: &Histogram, t: i64, arg: &Arg) -> f64 {

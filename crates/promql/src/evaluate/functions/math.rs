@@ -48,10 +48,10 @@ pub(super) fn to_degrees(v: f64) -> f64 {
     v * 180.0 / PI
 }
 
-/// Seconds cut off to whole ones; what is not a number, or too large, becomes the earliest time, as on Go's amd64.
-pub(super) fn whole_seconds(v: f64) -> i64 {
+/// Seconds cut off to whole ones; what is not a number, or too large, becomes the time that Go on amd64 makes of it.
+pub(super) fn whole_seconds(v: f64) -> i128 {
     const BEYOND: f64 = 9_223_372_036_854_775_808.0;
-    if (-BEYOND..BEYOND).contains(&v) { v as i64 } else { i64::MIN }
+    if (-BEYOND..BEYOND).contains(&v) { v as i128 } else { 1 << 63 }
 }
 
 #[cfg(test)]

@@ -1,0 +1,165 @@
+//! Opens the index: whose bucket this is, and the log that says what is in it.
+//!
+//! The bucket's `cluster.json` and the log must name the same cluster and incarnation. A bucket that holds
+//! data and has no log beside it is not taken over: the log was lost or `--data` points at the wrong place, and
+//! starting over would make everything in the bucket dead.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use bucket::{Bucket, Cluster, Folder};
+use consensus::{Group, Machine};
+use index::{Applied, Entry, Index, Refused};
+use runtime::{Clock, Random, Registry};
+
+/// The index as consensus keeps it.
+pub type IndexGroup = Group<Index, Entry, Result<Applied, Refused>>;
+
+/// The state machine behind it; neither crate knows the other.
+const MACHINE: Machine<Index, Entry, Result<Applied, Refused>> = Machine {
+    apply: |index, position, entry| index.apply(position, entry),
+    encode: Entry::encode,
+    decode: |bytes| Ok(Entry::decode(bytes)?),
+    snapshot: Index::encode_checkpoint,
+    restore: |bytes| Ok(Index::decode_checkpoint(bytes)?),
+};
+
+/// Opens the index's log in `folder`, or begins one if the bucket is new.
+pub async fn open(
+    folder: &Path,
+    bucket: &Bucket,
+    clock: Arc<dyn Clock>,
+    random: &Random,
+    registry: &Registry,
+) -> Result<IndexGroup> {
+    let parts = consensus::Parts::system(clock, registry.clone());
+    let exists = IndexGroup::exists(&*parts.files, folder);
+    let cluster = cluster(bucket, random, folder, exists).await?;
+    let path = folder.to_path_buf();
+    let group = runtime::blocking(move || {
+        let begin = || Index::new(cluster.id, cluster.incarnation);
+        IndexGroup::open(&path, MACHINE, begin, consensus::Settings::default(), parts)
+    });
+    let group = group.await.with_context(|| format!("open the index in {}", folder.display()))?;
+    let log = cluster_of(&group);
+    if log != cluster {
+        bail!(
+            "the index in {} is of cluster {log}, the bucket in {} of cluster {cluster}: they do not belong together. \
+             Start with the --data folder whole as it was (other-cluster)",
+            folder.display(),
+            bucket.dir().display(),
+        );
+    }
+    compactor::check_index_is_newest(bucket, group.read(|index| index.revision())).await?;
+    Ok(group)
+}
+
+/// The cluster that an index is of.
+pub fn cluster_of(group: &IndexGroup) -> Cluster {
+    let (id, incarnation) = group.read(|index| (index.cluster(), index.incarnation()));
+    Cluster { id, incarnation }
+}
+
+/// The cluster that the bucket belongs to; a new one if the bucket is empty.
+async fn cluster(bucket: &Bucket, random: &Random, folder: &Path, exists: bool) -> Result<Cluster> {
+    match bucket.cluster().await? {
+        None if exists => bail!(
+            "there is an index in {}, but the bucket in {} has no cluster.json: the bucket was emptied or moved. \
+             Put it back, or start with an empty --data folder (bucket-gone)",
+            folder.display(),
+            bucket.dir().display(),
+        ),
+        None => Ok(bucket.bootstrap(random).await?),
+        Some(cluster) if exists => Ok(cluster),
+        // A process that was killed between making the cluster and beginning the log leaves this.
+        Some(cluster) if holds_nothing(bucket).await? => Ok(cluster),
+        Some(cluster) => bail!(
+            "the bucket in {} holds the data of cluster {cluster}, but there is no index in {}: it was lost or moved. \
+             Put it back; the data stays untouched until then (index-gone)",
+            bucket.dir().display(),
+            folder.display(),
+        ),
+    }
+}
+
+async fn holds_nothing(bucket: &Bucket) -> Result<bool> {
+    for folder in [Folder::Segments, Folder::Blocks, Folder::Checkpoints, Folder::Changes] {
+        if !bucket.list(folder).await?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use index::{Command, NodeId};
+    use runtime::SystemClock;
+
+    struct Data {
+        dir: tempfile::TempDir,
+    }
+
+    impl Data {
+        async fn bucket(&self) -> Bucket {
+            Bucket::open(&self.dir.path().join("bucket"), SystemClock::shared(), &Registry::new()).await.unwrap()
+        }
+
+        async fn open(&self) -> Result<IndexGroup> {
+            let (folder, bucket) = (self.dir.path().join("index"), self.bucket().await);
+            std::fs::create_dir_all(&folder).unwrap();
+            open(&folder, &bucket, SystemClock::shared(), &Random::from_seed(1), &Registry::new()).await
+        }
+
+        async fn refused(&self) -> String {
+            self.open().await.err().map(|error| format!("{error:#}")).unwrap_or_default()
+        }
+    }
+
+    async fn register(index: &IndexGroup) {
+        let command = Command::Register { node: NodeId(1), nonce: 1 };
+        index.propose(Entry { incarnation: 1, command }).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_index_is_begun_once_and_found_again() {
+        let data = Data { dir: tempfile::tempdir().unwrap() };
+        let index = data.open().await.unwrap();
+        register(&index).await;
+        let before = index.read(|index| index.state_hash());
+        index.close().await;
+        let again = data.open().await.unwrap();
+        assert_eq!(again.read(|index| index.state_hash()), before);
+    }
+
+    #[tokio::test]
+    async fn a_start_that_was_killed_before_the_log_began_is_taken_up() {
+        let data = Data { dir: tempfile::tempdir().unwrap() };
+        let cluster = data.bucket().await.bootstrap(&Random::from_seed(2)).await.unwrap();
+        let index = data.open().await.unwrap();
+        assert_eq!(index.read(|index| index.cluster()), cluster.id);
+    }
+
+    #[tokio::test]
+    async fn parts_that_do_not_belong_together_are_refused_untouched() {
+        let data = Data { dir: tempfile::tempdir().unwrap() };
+        register(&data.open().await.unwrap()).await;
+        let bucket = data.dir.path().join("bucket");
+
+        std::fs::rename(&bucket, data.dir.path().join("elsewhere")).unwrap();
+        assert!(data.refused().await.contains("(bucket-gone)"));
+        std::fs::remove_dir_all(&bucket).unwrap();
+        data.bucket().await.bootstrap(&Random::from_seed(3)).await.unwrap();
+        assert!(data.refused().await.contains("(other-cluster)"));
+        std::fs::remove_dir_all(&bucket).unwrap();
+        std::fs::rename(data.dir.path().join("elsewhere"), &bucket).unwrap();
+        data.open().await.unwrap();
+
+        let key = model::ObjectKey::Segment { writer: model::WriterId(model::Revision::default()), n: 1, attempt: 0 };
+        data.bucket().await.put(&key, "x".into()).await.unwrap();
+        std::fs::remove_dir_all(data.dir.path().join("index")).unwrap();
+        assert!(data.refused().await.contains("(index-gone)"));
+    }
+}
