@@ -144,7 +144,8 @@ impl WriterHeads {
     ) -> Result<Vec<T>, HeadsError> {
         let mut progress = self.progress.subscribe();
         // A commit is taken in right after it is applied; whoever waits longer is stopped by the query's own deadline.
-        match progress.wait_for(|progress| progress.applied >= plan.added || progress.failed.is_some()).await.as_deref() {
+        match progress.wait_for(|progress| progress.applied >= plan.added || progress.failed.is_some()).await.as_deref()
+        {
             Ok(Progress { applied, failed: Some(why) }) if *applied < plan.added => {
                 return Err(HeadsError::NotLoaded { writer: self.writer, why: why.clone() });
             }
