@@ -6,7 +6,6 @@
 //!
 //! A write: `write` → `body` → `proto` → [`Ingest`]. A query: `query` or `labels` → `params` → [`Queries`] → `response`.
 
-mod adapters;
 mod body;
 mod budget;
 mod content_type;

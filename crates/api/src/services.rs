@@ -1,6 +1,6 @@
 //! What the face needs of the roles behind it, as traits.
 //!
-//! The roles' own types stay theirs: `adapters` fills these traits in for the ingester and the querier.
+//! The roles' own types stay theirs: `bellrock` fills these traits in for the ingester and the querier.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -317,7 +317,10 @@ async fn each_type_of_result_is_written() {
         samples: [Sample::float(0, 1.0), Sample::float(60_000, 1.5)].into_iter().collect(),
     };
     for (result, expected) in [
-        (QueryResult::Scalar { t: 1500, v: 1e21 }, r#"{"resultType":"scalar","result":[1.5,"1000000000000000000000"]}"#),
+        (
+            QueryResult::Scalar { t: 1500, v: 1e21 },
+            r#"{"resultType":"scalar","result":[1.5,"1000000000000000000000"]}"#,
+        ),
         (QueryResult::String { t: 1000, v: "a<b".to_owned() }, r#"{"resultType":"string","result":[1,"a\u003cb"]}"#),
         (QueryResult::Vector(vec![]), r#"{"resultType":"vector","result":[]}"#),
         (QueryResult::Matrix(vec![]), r#"{"resultType":"matrix","result":[]}"#),

@@ -12,7 +12,8 @@ pub struct Settings {
     /// A snapshot is taken, and the log truncated, when the log has grown by this much. It is what a start
     /// has to read: 8 MiB are about 150,000 entries, a second.
     pub snapshot_after_bytes: u64,
-    /// Entries that [`crate::Group::entries_after`] can still give.
+    /// Entries that [`crate::Group::entries_after`] can still give. Whoever follows asks every few seconds; at a
+    /// hundred entries a second 1 MiB is more than a minute.
     pub recent_bytes_max: usize,
 }
 
@@ -23,7 +24,7 @@ impl Default for Settings {
             batch_bytes_max: 1 << 20,
             entry_bytes_max: 4 << 20,
             snapshot_after_bytes: 8 << 20,
-            recent_bytes_max: 8 << 20,
+            recent_bytes_max: 1 << 20,
         }
     }
 }

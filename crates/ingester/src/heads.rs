@@ -33,6 +33,14 @@ pub enum HeadsError {
     /// No head of that writer is here.
     #[error("this node has no head of writer {0}")]
     Unknown(WriterId),
+    /// The segments of a dead writer could not be loaded.
+    #[error("the segments of writer {writer} are not loaded: {why}")]
+    NotLoaded {
+        /// Whose.
+        writer: WriterId,
+        /// Why.
+        why: String,
+    },
     /// The head's own codes do not decode: a bug, or broken memory.
     #[error("read the head of writer {writer}")]
     Head {
@@ -48,8 +56,16 @@ pub enum HeadsError {
 pub(crate) struct WriterHeads {
     writer: WriterId,
     generations: RwLock<Generations>,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far a head has come.
+#[derive(Debug, Clone, Default)]
+struct Progress {
     /// The last segment that was taken in.
-    applied: watch::Sender<SegmentNumber>,
+    applied: SegmentNumber,
+    /// Why it comes no further: its writer could not be adopted.
+    failed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -65,7 +81,8 @@ impl WriterHeads {
     /// An empty head that starts from a cut.
     pub(crate) fn new(writer: WriterId, cut: SegmentNumber) -> WriterHeads {
         let generations = Generations { frozen: None, cut, growing: Head::new(cut) };
-        WriterHeads { writer, generations: RwLock::new(generations), applied: watch::Sender::new(cut) }
+        let progress = watch::Sender::new(Progress { applied: cut, failed: None });
+        WriterHeads { writer, generations: RwLock::new(generations), progress }
     }
 
     /// Takes in a committed segment and returns what the head weighs now.
@@ -75,7 +92,7 @@ impl WriterHeads {
             generations.growing.take_in(n, columns)?;
             generations.growing.stats()
         };
-        self.applied.send_replace(n);
+        self.set_applied(n);
         Ok(stats)
     }
 
@@ -96,9 +113,14 @@ impl WriterHeads {
         self.freeze(applied)
     }
 
-    /// Says that nothing up to `n` is still to come, though it was not all taken in: the rest is quarantined.
+    /// Says that nothing up to `n` is still to come: it was taken in, or is quarantined.
     pub(crate) fn set_applied(&self, n: SegmentNumber) {
-        self.applied.send_replace(n);
+        self.progress.send_modify(|progress| progress.applied = n);
+    }
+
+    /// Says that nothing more will be taken in, and why: queries that wait for it fail at once.
+    pub(crate) fn fail(&self, why: String) {
+        self.progress.send_modify(|progress| progress.failed = Some(why));
     }
 
     /// Lets the frozen head go: a block holds its samples.
@@ -120,10 +142,15 @@ impl WriterHeads {
         plan: HeadPlan,
         mut read: impl FnMut(&Head) -> Result<T, HeadError>,
     ) -> Result<Vec<T>, HeadsError> {
-        let mut applied = self.applied.subscribe();
+        let mut progress = self.progress.subscribe();
         // A commit is taken in right after it is applied; whoever waits longer is stopped by the query's own deadline.
-        if applied.wait_for(|&n| n >= plan.added).await.is_err() {
-            return Err(HeadsError::PlanAgain(self.writer));
+        match progress.wait_for(|progress| progress.applied >= plan.added || progress.failed.is_some()).await.as_deref()
+        {
+            Ok(Progress { applied, failed: Some(why) }) if *applied < plan.added => {
+                return Err(HeadsError::NotLoaded { writer: self.writer, why: why.clone() });
+            }
+            Ok(_) => {}
+            Err(_) => return Err(HeadsError::PlanAgain(self.writer)),
         }
         let generations = self.generations.read();
         let mut results = Vec::with_capacity(2);

@@ -219,6 +219,10 @@ impl<'j, 'a> Join<'j, 'a> {
             self.check_one(&one, swapped)?;
             // As in Prometheus, sides are not swapped here: with group_right, fill_left fills the "many" side.
             let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
+            // Counted before they are made: two large sides of one group have many.
+            let pairs_max = many.len().saturating_add(1).saturating_mul(one.len().saturating_add(1));
+            let mut held = self.evaluator.account.charge();
+            held.raise(0, pairs_max.saturating_mul(size_of::<Pair<'_>>() + size_of::<Labels>()))?;
             let mut pairs = Vec::new();
             for &many in &many {
                 pairs.extend(one.iter().map(|&one| Pair { many: Operand::Row(many), one: Operand::Row(one) }));

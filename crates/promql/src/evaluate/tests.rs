@@ -172,6 +172,14 @@ fn histograms_are_never_calculated_with() {
 }
 
 #[test]
+fn a_histogram_has_a_count_a_sum_and_an_average() {
+    let hist = &[r#"h{a="1"} hist hist hist hist"#, r#"h{a="2"} 1 2 3 4"#];
+    check_range(hist, "histogram_count(h)", &[r#"{a="1"} 0@20 0@40 0@60"#]);
+    check_range(hist, "histogram_sum(h)", &[r#"{a="1"} 0@20 0@40 0@60"#]);
+    check_range(hist, "histogram_avg(h)", &[r#"{a="1"} NaN@20 NaN@40 NaN@60"#]);
+}
+
+#[test]
 fn annotations_name_their_place() {
     let query = Query::instant("1 + rate(m[1m])", 60_000).unwrap();
     let store = memory(&[r#"m{a="1"} 1 2 3 4"#]);
@@ -262,10 +270,10 @@ fn steps_beyond_all_measure_are_refused() {
 #[test]
 fn the_highest_tree_fits_on_a_thread() {
     let deep = "-(".repeat(60) + "sum(c_total)" + &")".repeat(60);
-    let wide = vec!["sum(abs(c_total))"; 120].join(" + ");
+    let wide = vec!["sum(abs(c_total))"; 250].join(" + ");
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
         check(COUNTER, &deep, &["{} 120"]);
-        check(COUNTER, &wide, &["{} 14400"]);
+        check(COUNTER, &wide, &["{} 30000"]);
     });
     thread.unwrap().join().unwrap();
 }

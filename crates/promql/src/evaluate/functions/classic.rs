@@ -1,6 +1,6 @@
 //! Quantiles and fractions of classic histograms: series with a bucket's upper bound in their label `le`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use model::{Labels, LabelsBuilder};
 
@@ -52,7 +52,7 @@ impl<'a> Evaluator<'a> {
         self.for_each_histogram(&call.args[0], call, steps, |histogram, buckets_at| {
             for quantiles in &quantiles {
                 // A quantile that changes from step to step makes several series.
-                let mut columns: HashMap<String, Column> = HashMap::new();
+                let mut columns: BTreeMap<String, Column> = BTreeMap::new();
                 buckets_at(&mut |i, buckets| {
                     let v = self.quantile_of(quantiles[i], buckets, histogram, steps.at(i), &call.args[0]);
                     let column = columns.entry(format_open_metrics(quantiles[i]));

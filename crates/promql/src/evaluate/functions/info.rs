@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher, TimeRange};
 
 use super::super::Evaluator;
+use super::super::budget::Charge;
 use super::super::error::EvalError;
 use super::super::matching::text_of;
 use super::super::matrix::{Column, Matrix, Row};
@@ -15,8 +16,11 @@ use super::super::storage::{Hints, Selection};
 /// The labels that a series and its info series have in common; Prometheus knows no others either.
 const IDENTIFYING: [&str; 2] = ["instance", "job"];
 
-/// The info series of one metric for one instance and job: rows of the matrix of info series.
-type Signature = (String, [Option<String>; 2]);
+/// The values of the identifying labels.
+type Identity = [Option<String>; 2];
+
+/// For each metric's name, at each step, the row of the info series whose sample is the newest.
+type NewestByName = BTreeMap<String, Vec<Option<usize>>>;
 
 impl<'a> Evaluator<'a> {
     /// `info(v, {data labels})`
@@ -31,7 +35,8 @@ impl<'a> Evaluator<'a> {
             base.rows.iter().map(|row| names.iter().all(|matcher| matcher.matches(row.labels.metric_name()))).collect();
         let enriched = base.rows.iter().zip(&is_info).filter(|(_, is_info)| !**is_info).map(|(row, _)| row);
         let info = self.info_series(call, enriched, &names, &data, steps)?;
-        let newest = newest(&base, &info, steps)?;
+        let mut held = self.account.charge();
+        let newest = newest(&base, &info, steps, &mut held)?;
 
         let mut out = self.matrix();
         for (row, is_info) in base.rows.iter().zip(is_info) {
@@ -40,13 +45,10 @@ impl<'a> Evaluator<'a> {
                 out.push(row.clone())?;
                 continue;
             }
-            let candidates: Vec<&Vec<Option<usize>>> = newest
-                .iter()
-                .filter(|((_, identity), _)| *identity == identity_of(&row.labels))
-                .map(|(_, newest)| newest)
-                .collect();
+            let candidates: Vec<&Vec<Option<usize>>> =
+                newest.get(&identity_of(&row.labels)).into_iter().flat_map(BTreeMap::values).collect();
             // Usually the same info series apply at every step: one output row.
-            let mut rows: HashMap<Vec<usize>, Option<Row>> = HashMap::new();
+            let mut rows: BTreeMap<Vec<usize>, Option<Row>> = BTreeMap::new();
             for i in (0..steps.count()).filter(|&i| row.column.is_present(i)) {
                 let chosen: Vec<usize> = candidates.iter().filter_map(|newest| newest[i]).collect();
                 if !rows.contains_key(&chosen) {
@@ -118,22 +120,24 @@ fn info_names(mut matchers: Vec<Matcher>) -> Result<Vec<Matcher>, EvalError> {
     Ok(matchers)
 }
 
-fn identity_of(labels: &Labels) -> [Option<String>; 2] {
+fn identity_of(labels: &Labels) -> Identity {
     IDENTIFYING.map(|label| labels.get(label).map(str::to_owned))
 }
 
-/// For each signature, at each step, the info series whose sample is the newest.
+/// For each identity, the newest info series.
 ///
-/// Errors: two have the newest, at a step at which there is something to enrich.
+/// Errors: two have the newest sample, at a step at which there is something to enrich.
 fn newest(
     base: &Matrix<'_>,
     info: &Matrix<'_>,
     steps: Steps,
-) -> Result<BTreeMap<Signature, Vec<Option<usize>>>, EvalError> {
-    let mut all: BTreeMap<Signature, Vec<Option<usize>>> = BTreeMap::new();
+    held: &mut Charge<'_>,
+) -> Result<HashMap<Identity, NewestByName>, EvalError> {
+    let mut all: HashMap<Identity, NewestByName> = HashMap::new();
     for (row, series) in info.rows.iter().enumerate() {
-        let signature = (series.labels.metric_name().to_owned(), identity_of(&series.labels));
-        let newest = all.entry(signature).or_insert_with(|| vec![None; steps.count()]);
+        held.raise(0, steps.count() * size_of::<Option<usize>>())?;
+        let by_name = all.entry(identity_of(&series.labels)).or_default();
+        let newest = by_name.entry(series.labels.metric_name().to_owned()).or_insert_with(|| vec![None; steps.count()]);
         for (i, newest) in newest.iter_mut().enumerate() {
             let Some(t) = series.column.float(i) else { continue };
             let other = newest.and_then(|other| Some((other, info.rows[other].column.float(i)?)));

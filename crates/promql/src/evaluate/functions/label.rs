@@ -8,6 +8,9 @@ use super::super::matrix::Matrix;
 use super::super::plan::{CallNode, Node};
 use super::super::steps::Steps;
 
+/// How many numbers could be worked on in the time that a label set takes; for the checks of the time that is left.
+const CELLS_PER_LABEL_SET: usize = 200;
+
 impl<'a> Evaluator<'a> {
     /// `label_replace(v, destination, replacement, source, regex)`
     pub(super) fn label_replace(&self, call: &CallNode, steps: Steps) -> Result<Matrix<'a>, EvalError> {
@@ -18,6 +21,7 @@ impl<'a> Evaluator<'a> {
         let template = Template::parse(replacement);
         let mut matrix = self.vector(&call.args[0].node, steps)?;
         for row in &mut matrix.rows {
+            self.account.work(CELLS_PER_LABEL_SET)?;
             let value = row.labels.get(source).unwrap_or("");
             let Some(captures) = pattern.regex().captures(value) else { continue };
             let replaced = template.expand(&captures);
@@ -37,6 +41,7 @@ impl<'a> Evaluator<'a> {
         check_name(destination, "destination label name in label_join()")?;
         let mut matrix = self.vector(&call.args[0].node, steps)?;
         for row in &mut matrix.rows {
+            self.account.work(CELLS_PER_LABEL_SET)?;
             let values: Vec<&str> = sources.iter().map(|source| row.labels.get(source).unwrap_or("")).collect();
             let joined = values.join(separator);
             set_label(row, destination, &joined);

@@ -10,7 +10,7 @@ mod over_time;
 mod rate;
 mod regression;
 
-use model::Labels;
+use model::{Histogram, Labels};
 
 pub(super) use label::is_label_name;
 
@@ -50,11 +50,10 @@ impl<'a> Evaluator<'a> {
         let Some(first) = call.args.first() else { return self.of_now(call.function, steps) };
         let mut matrix = self.vector(&first.node, steps)?;
         match call.function {
-            Function::HistogramAvg
-            | Function::HistogramCount
-            | Function::HistogramStddev
-            | Function::HistogramStdvar
-            | Function::HistogramSum => {
+            Function::HistogramCount => map_histograms(&mut matrix, Histogram::count),
+            Function::HistogramSum => map_histograms(&mut matrix, |h| h.sum),
+            Function::HistogramAvg => map_histograms(&mut matrix, |h| h.sum / h.count()),
+            Function::HistogramStddev | Function::HistogramStdvar => {
                 if matrix.has_histograms() {
                     return Err(EvalError::native_histogram(call.function.name()));
                 }
@@ -140,6 +139,21 @@ fn map(matrix: &mut Matrix<'_>, mut f: impl FnMut(usize, f64) -> f64) {
     for row in &mut matrix.rows {
         row.drop_name = true;
         row.column.map_floats(&mut f);
+    }
+    matrix.remove_empty();
+}
+
+/// Replaces every histogram by a number; floats are left out, names lost.
+fn map_histograms(matrix: &mut Matrix<'_>, f: impl Fn(&Histogram) -> f64) {
+    for row in &mut matrix.rows {
+        let mut numbers = Column::absent(row.column.len());
+        for i in 0..row.column.len() {
+            if let Some(histogram) = row.column.histogram(i) {
+                numbers.set_float(i, f(histogram));
+            }
+        }
+        row.column = numbers;
+        row.drop_name = true;
     }
     matrix.remove_empty();
 }
