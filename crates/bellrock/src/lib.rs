@@ -15,7 +15,6 @@ mod logging;
 mod process_metrics;
 mod roles;
 mod serve;
-mod services;
 mod settings;
 mod signals;
 

@@ -17,17 +17,14 @@ use crate::error::{BlockError, Section};
 use crate::fetch::{Fetch, ROUND_BYTES_MAX};
 use crate::index::BlockIndex;
 use crate::request::{Request, Step};
-use crate::series_page::{self, Extent, Row};
+use crate::series_page::{self, Row};
 use crate::writer::SERIES_PAGE_BYTES_MAX;
 
 /// A row that was selected.
 struct Found {
     /// The page's place in the directory.
     page: usize,
-    /// The row's place in its page.
-    row: usize,
-    labels: Labels,
-    extent: Extent,
+    row: Row,
 }
 
 /// What all questions share: from matchers to the labels of the rows that match.
@@ -167,17 +164,9 @@ fn read_series_page(
     let entry = &index.directory.pages[page];
     let corrupt = |what: &dyn std::fmt::Display| BlockError::corrupt(Section::SeriesPage, entry.series.start, what);
     let body = open_frame(bytes, SERIES_PAGE_BYTES_MAX).map_err(|e| corrupt(&e))?;
-    let page_rows = series_page::decode(&body).map_err(|e| corrupt(&e))?;
-    if page_rows.len() != entry.rows.len() {
-        return Err(corrupt(&"its rows are not those of the directory"));
-    }
-    for ordinal in rows.range(entry.rows.clone()) {
-        let row = (ordinal - entry.rows.start) as usize;
-        let Row { labels, extent } = &page_rows[row];
-        if extent.range.overlaps(&range) {
-            found.push(Found { page, row, labels: labels.clone(), extent: *extent });
-        }
-    }
+    let is_wanted = |row: usize| rows.contains(entry.rows.start + row as u32);
+    let page_rows = series_page::decode(&body, entry.rows.len(), range, is_wanted).map_err(|e| corrupt(&e))?;
+    found.extend(page_rows.into_iter().map(|row| Found { page, row }));
     Ok(())
 }
 
@@ -222,7 +211,7 @@ impl Request for Select {
                 Step::Fetch(ranges) => return Ok(Step::Fetch(ranges)),
                 Step::Done(found) => found,
             };
-            let samples = found.iter().fold(0u64, |sum, found| sum.saturating_add(found.extent.samples));
+            let samples = found.iter().fold(0u64, |sum, found| sum.saturating_add(found.row.extent.samples));
             if samples > self.samples_max {
                 return Err(BlockError::TooManySamples { max: self.samples_max });
             }
@@ -256,16 +245,16 @@ impl ChunkPages {
         let offset = index.directory.pages[page].chunk.start;
         let corrupt = |what: &dyn std::fmt::Display| BlockError::corrupt(Section::ChunkPage, offset, what);
         let chunks = Page::decode(bytes).map_err(|e| corrupt(&e))?;
-        while let Some(found) = self.found.get_mut(self.next).filter(|found| found.page == page) {
-            let mut samples = chunks.series(found.row).map_err(|e| corrupt(&e))?;
-            let extent = found.extent;
+        while let Some(Found { row, .. }) = self.found.get(self.next).filter(|found| found.page == page) {
+            let mut samples = chunks.series(row.number).map_err(|e| corrupt(&e))?;
+            let extent = row.extent;
             let ends = (samples.timestamps.first().copied(), samples.timestamps.last().copied());
             // A page that was swapped for another has the right checksum, but hardly the right times.
             if samples.len() as u64 != extent.samples || ends != (Some(extent.range.start), Some(extent.range.end)) {
                 return Err(corrupt(&"its samples are not those of its series page"));
             }
             samples.clip(range);
-            let labels = std::mem::take(&mut found.labels);
+            let labels = row.labels.clone();
             self.next += 1;
             if samples.is_empty() {
                 continue;
@@ -300,7 +289,7 @@ impl Request for SelectSeries {
         match self.selection.step()? {
             Step::Fetch(ranges) => Ok(Step::Fetch(ranges)),
             Step::Done(found) => {
-                let mut labels: Vec<_> = found.into_iter().map(|found| found.labels).collect();
+                let mut labels: Vec<_> = found.into_iter().map(|found| found.row.labels).collect();
                 labels.dedup();
                 Ok(Step::Done(labels))
             }
@@ -399,7 +388,7 @@ impl Selection {
             Step::Fetch(ranges) => Ok(Step::Fetch(ranges)),
             Step::Done(found) => {
                 let mut distinct = BTreeSet::new();
-                found.iter().for_each(|found| collect(&found.labels, &mut distinct));
+                found.iter().for_each(|found| collect(&found.row.labels, &mut distinct));
                 Ok(Step::Done(distinct.into_iter().collect()))
             }
         }

@@ -167,8 +167,8 @@ impl BlockWriter {
             return Ok(());
         };
         let range = TimeRange { start, end };
-        self.chunk_page.add(samples).map_err(page_error)?;
-        self.series_page.push(labels, Extent { range, samples: samples.len() as u64 });
+        let list = self.chunk_page.add(samples).map_err(page_error)?;
+        self.series_page.push(labels, list, Extent { range, samples: samples.len() as u64 });
         self.postings.add(tenant, labels, self.rows).map_err(postings_error)?;
         self.rows = self.rows.checked_add(1).ok_or(BlockError::TooLarge("rows"))?;
         self.samples += samples.len() as u64;

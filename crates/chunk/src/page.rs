@@ -89,10 +89,11 @@ impl PageWriter {
         }
     }
 
-    /// Appends a series, which gets the next number.
+    /// Appends a series, which gets the next number. Returns the number of its list of timestamps: 0 for the page's first,
+    /// one more for each other list.
     ///
     /// Errors: `OutOfOrder`, or `TooMany` if the page or the series is over its limit; the page is as before then.
-    pub fn add(&mut self, samples: &Samples) -> Result<(), PageError> {
+    pub fn add(&mut self, samples: &Samples) -> Result<u8, PageError> {
         if self.series.len() == PAGE_SERIES_MAX {
             return Err(PageError::TooMany("series"));
         }
@@ -104,7 +105,7 @@ impl PageWriter {
         let codec = values::encode(samples, &mut self.scratch, &mut self.values);
         self.series.push(Entry { list, codec, values: start..self.values.len() });
         self.samples += samples.len() as u64;
-        Ok(())
+        Ok(list)
     }
 
     /// The number of the samples' list of timestamps; it is stored if the page has none like it.

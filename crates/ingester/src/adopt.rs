@@ -56,7 +56,7 @@ pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
 async fn run(shared: Arc<Shared>, adoptions: Vec<Adoption>) {
     let shutdown = shared.parts.tasks.shutdown().clone();
     for adoption in adoptions {
-        let id = adoption.id;
+        let (id, heads) = (adoption.id, adoption.heads.clone());
         // Stopped half-way, nothing is lost: the next process adopts again.
         let result = tokio::select! {
             result = adoption.adopt() => result,
@@ -64,14 +64,16 @@ async fn run(shared: Arc<Shared>, adoptions: Vec<Adoption>) {
         };
         shared.adopting.lock().retain(|text| !text.contains(&format!("writer {id} ")));
         match result {
-            Ok(()) => shared.metrics.adopted.inc(),
+            Ok(()) => {
+                shared.metrics.adopted.inc();
+            }
             Err(e) => {
                 error!(writer = %id, error = chain(&e), "writer not adopted");
                 // It stays fenced with its segments; queries that need them fail and name it.
+                heads.fail(chain(&e));
                 shared.adopting.lock().push(format!("writer {id} could not be adopted: {}", chain(&e)));
-                continue;
             }
-        };
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use head::{Head, HeadError, HeadStats};
 use model::{Labels, Matcher, Metadata, Samples, SegmentNumber, TenantId, TimeRange, WriterId};
@@ -33,6 +34,14 @@ pub enum HeadsError {
     /// No head of that writer is here.
     #[error("this node has no head of writer {0}")]
     Unknown(WriterId),
+    /// The segments of a dead writer could not be loaded.
+    #[error("the segments of writer {writer} are not loaded: {why}")]
+    NotLoaded {
+        /// Whose.
+        writer: WriterId,
+        /// Why.
+        why: String,
+    },
     /// The head's own codes do not decode: a bug, or broken memory.
     #[error("read the head of writer {writer}")]
     Head {
@@ -48,14 +57,25 @@ pub enum HeadsError {
 pub(crate) struct WriterHeads {
     writer: WriterId,
     generations: RwLock<Generations>,
+    /// What both heads take, as of the last change; read at every push, which must not wait for the lock.
+    bytes: AtomicUsize,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far a head has come.
+#[derive(Debug, Clone, Default)]
+struct Progress {
     /// The last segment that was taken in.
-    applied: watch::Sender<SegmentNumber>,
+    applied: SegmentNumber,
+    /// Why it comes no further: its writer could not be adopted.
+    failed: Option<String>,
 }
 
 #[derive(Debug)]
 struct Generations {
     /// The head that is being cut, with the cut it started from.
     frozen: Option<(SegmentNumber, Arc<Head>)>,
+    frozen_bytes: usize,
     /// The cut that `growing` starts from.
     cut: SegmentNumber,
     growing: Head,
@@ -64,8 +84,10 @@ struct Generations {
 impl WriterHeads {
     /// An empty head that starts from a cut.
     pub(crate) fn new(writer: WriterId, cut: SegmentNumber) -> WriterHeads {
-        let generations = Generations { frozen: None, cut, growing: Head::new(cut) };
-        WriterHeads { writer, generations: RwLock::new(generations), applied: watch::Sender::new(cut) }
+        let generations = Generations { frozen: None, frozen_bytes: 0, cut, growing: Head::new(cut) };
+        let bytes = AtomicUsize::new(generations.growing.stats().bytes);
+        let progress = watch::Sender::new(Progress { applied: cut, failed: None });
+        WriterHeads { writer, generations: RwLock::new(generations), bytes, progress }
     }
 
     /// Takes in a committed segment and returns what the head weighs now.
@@ -73,9 +95,11 @@ impl WriterHeads {
         let stats = {
             let mut generations = self.generations.write();
             generations.growing.take_in(n, columns)?;
-            generations.growing.stats()
+            let stats = generations.growing.stats();
+            self.bytes.store(stats.bytes + generations.frozen_bytes, Ordering::Relaxed);
+            stats
         };
-        self.applied.send_replace(n);
+        self.set_applied(n);
         Ok(stats)
     }
 
@@ -87,6 +111,7 @@ impl WriterHeads {
         let frozen = Arc::new(std::mem::replace(&mut generations.growing, Head::new(upto)));
         let from = std::mem::replace(&mut generations.cut, upto);
         generations.frozen = Some((from, frozen.clone()));
+        generations.frozen_bytes = frozen.stats().bytes;
         frozen
     }
 
@@ -96,22 +121,30 @@ impl WriterHeads {
         self.freeze(applied)
     }
 
-    /// Says that nothing up to `n` is still to come, though it was not all taken in: the rest is quarantined.
+    /// Says that nothing up to `n` is still to come: it was taken in, or is quarantined.
     pub(crate) fn set_applied(&self, n: SegmentNumber) {
-        self.applied.send_replace(n);
+        self.progress.send_modify(|progress| progress.applied = n);
+    }
+
+    /// Says that nothing more will be taken in, and why: queries that wait for it fail at once.
+    pub(crate) fn fail(&self, why: String) {
+        self.progress.send_modify(|progress| progress.failed = Some(why));
     }
 
     /// Lets the frozen head go: a block holds its samples.
     pub(crate) fn thaw(&self) {
-        let frozen = self.generations.write().frozen.take();
+        let frozen = {
+            let mut generations = self.generations.write();
+            self.bytes.fetch_sub(std::mem::take(&mut generations.frozen_bytes), Ordering::Relaxed);
+            generations.frozen.take()
+        };
         // Freeing a large head takes a while: not under the lock.
         drop(frozen);
     }
 
     /// Bytes of the frozen and of the growing head.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let generations = self.generations.read();
-        generations.frozen.as_ref().map_or(0, |(_, head)| head.stats().bytes) + generations.growing.stats().bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Runs `read` over the heads that hold the plan's segments, oldest first.
@@ -120,10 +153,15 @@ impl WriterHeads {
         plan: HeadPlan,
         mut read: impl FnMut(&Head) -> Result<T, HeadError>,
     ) -> Result<Vec<T>, HeadsError> {
-        let mut applied = self.applied.subscribe();
+        let mut progress = self.progress.subscribe();
         // A commit is taken in right after it is applied; whoever waits longer is stopped by the query's own deadline.
-        if applied.wait_for(|&n| n >= plan.added).await.is_err() {
-            return Err(HeadsError::PlanAgain(self.writer));
+        match progress.wait_for(|progress| progress.applied >= plan.added || progress.failed.is_some()).await.as_deref()
+        {
+            Ok(Progress { applied, failed: Some(why) }) if *applied < plan.added => {
+                return Err(HeadsError::NotLoaded { writer: self.writer, why: why.clone() });
+            }
+            Ok(_) => {}
+            Err(_) => return Err(HeadsError::PlanAgain(self.writer)),
         }
         let generations = self.generations.read();
         let mut results = Vec::with_capacity(2);

@@ -74,12 +74,7 @@ pub const GROUPS: &[(&str, &[Row])] = &[
                 "forever",
                 "Refuses samples older than this, and lets blocks go whose newest sample is.",
             ),
-            live(
-                "log.level",
-                "LEVEL",
-                "info",
-                "Logs error, warn, info, debug or trace and above. Debug logs each request.",
-            ),
+            live("log.level", "LEVEL", "info", "Logs what is at least this severe: error, warn, info, debug or trace."),
             fixed("log.format", "FORMAT", "logfmt", "Writes logfmt or json, to stderr."),
         ],
     ),

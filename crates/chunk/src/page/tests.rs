@@ -75,7 +75,9 @@ proptest! {
     #[test]
     fn any_body_is_an_error_at_worst(all in prop::collection::vec(any_samples(), 1..4), flips: Vec<(u16, u8)>, cut: u16) {
         let mut writer = PageWriter::new(1);
-        all.iter().for_each(|samples| writer.add(samples).unwrap());
+        for samples in &all {
+            writer.add(samples).unwrap();
+        }
         let mut body = writer.body();
         for (at, bits) in flips {
             let at = usize::from(at) % body.len();
