@@ -15,13 +15,17 @@ use crate::promqltest::{Answer, Data, Steps};
 const RELATIVE_DIFFERENCE_MAX: f64 = 1e-12;
 
 /// What means something else in Prometheus 2 than in 3, as a part of the expression, and why.
-const CHANGED_SINCE_2: [(&str, &str); 3] = [
+const CHANGED_SINCE_2: [(&str, &str); 4] = [
     ("increase(", "3.x extrapolates the increase of a counter younger than its window to zero in another way"),
     (
         "histogram_quantile(",
         "rates of young buckets differ as `increase` does, and 3.x smooths their small differences",
     ),
     ("_duration_seconds_sum[", "the counters of a fresh Prometheus are younger than their window, as with `increase`"),
+    (
+        "prometheus_tsdb_head_samples_appended_total[",
+        "this counter of a fresh Prometheus is younger than its window too",
+    ),
 ];
 
 /// What to ask, and how.
@@ -37,6 +41,30 @@ pub struct Comparison {
     pub step_ms: i64,
     /// The major version of the peer, to leave out what has changed since.
     pub peer_version: u32,
+}
+
+/// What has to be equal beside timestamps and values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rule {
+    /// The series.
+    Same,
+    /// The series and their order.
+    InOrder,
+    /// The series, but for those that tie: which of them `topk` keeps follows the order in which the store happens to
+    /// find them, in Prometheus too.
+    ButTies,
+}
+
+impl Rule {
+    fn of(expression: &str) -> Rule {
+        if expression.starts_with("sort") {
+            Rule::InOrder
+        } else if expression.starts_with("topk") || expression.starts_with("bottomk") {
+            Rule::ButTies
+        } else {
+            Rule::Same
+        }
+    }
 }
 
 /// What came out.
@@ -88,9 +116,10 @@ impl Comparison {
             }
             let instant = (peer.instant(expression, self.end)?, bellrock.instant(expression, self.end)?);
             let range = (peer.range(expression, steps)?, bellrock.range(expression, steps)?);
-            let mut lines = differences("instant", &instant.0, &instant.1, expression.starts_with("sort"));
-            // A string has no range.
-            lines.extend(differences("range", &range.0, &range.1, false));
+            let rule = Rule::of(expression);
+            let mut lines = differences("instant", &instant.0, &instant.1, rule);
+            let rule = if rule == Rule::InOrder { Rule::Same } else { rule };
+            lines.extend(differences("range", &range.0, &range.1, rule));
             outcome.asked += 1;
             outcome.equal += usize::from(lines.is_empty());
             let has_result = [&instant.0, &instant.1, &range.0, &range.1].into_iter().any(|answer| !is_empty(answer));
@@ -124,14 +153,9 @@ fn is_empty(answer: &Result<Answer, String>) -> bool {
     }
 }
 
-fn differences(
-    kind: &str,
-    peer: &Result<Answer, String>,
-    ours: &Result<Answer, String>,
-    in_order: bool,
-) -> Vec<String> {
+fn differences(kind: &str, peer: &Result<Answer, String>, ours: &Result<Answer, String>, rule: Rule) -> Vec<String> {
     let found = match (peer, ours) {
-        (Ok(peer), Ok(ours)) => compare_data(&peer.data, &ours.data, in_order),
+        (Ok(peer), Ok(ours)) => compare_data(&peer.data, &ours.data, rule),
         (Err(_), Err(_)) => vec![],
         (Ok(peer), Err(error)) => vec![format!("failed with {error}; the peer: {}", shorten(&peer.data.to_string()))],
         (Err(error), Ok(ours)) => {
@@ -141,7 +165,7 @@ fn differences(
     found.into_iter().map(|line| format!("{kind}: {line}")).collect()
 }
 
-fn compare_data(peer: &Data, ours: &Data, in_order: bool) -> Vec<String> {
+fn compare_data(peer: &Data, ours: &Data, rule: Rule) -> Vec<String> {
     match (peer, ours) {
         (Data::Scalar(a), Data::Scalar(b)) if values_are_equal(*a, *b) => vec![],
         (Data::String(a), Data::String(b)) if a == b => vec![],
@@ -149,13 +173,13 @@ fn compare_data(peer: &Data, ours: &Data, in_order: bool) -> Vec<String> {
             let at = |vector: &[(Labels, Value)]| -> Vec<(Labels, Samples)> {
                 vector.iter().map(|(labels, v)| (labels.clone(), one_sample(v))).collect()
             };
-            let mut found = compare_series(&at(a), &at(b));
-            if in_order && found.is_empty() && a.iter().zip(b).any(|(a, b)| a.0 != b.0) {
+            let mut found = compare_series(&at(a), &at(b), rule);
+            if rule == Rule::InOrder && found.is_empty() && a.iter().zip(b).any(|(a, b)| a.0 != b.0) {
                 found.push("the same series in another order".into());
             }
             found
         }
-        (Data::Matrix(a), Data::Matrix(b)) => compare_series(a, b),
+        (Data::Matrix(a), Data::Matrix(b)) => compare_series(a, b, rule),
         (a, b) => vec![format!("the peer: {}; here: {}", shorten(&a.to_string()), shorten(&b.to_string()))],
     }
 }
@@ -166,7 +190,10 @@ fn one_sample(v: &Value) -> Samples {
     samples
 }
 
-fn compare_series(peer: &[(Labels, Samples)], ours: &[(Labels, Samples)]) -> Vec<String> {
+fn compare_series(peer: &[(Labels, Samples)], ours: &[(Labels, Samples)], rule: Rule) -> Vec<String> {
+    if rule == Rule::ButTies && values_by_time(peer) == values_by_time(ours) {
+        return vec![];
+    }
     let mut found = Vec::new();
     let mut rest: BTreeMap<&Labels, &Samples> = ours.iter().map(|(labels, samples)| (labels, samples)).collect();
     if rest.len() != ours.len() {
@@ -189,6 +216,18 @@ fn compare_series(peer: &[(Labels, Samples)], ours: &[(Labels, Samples)]) -> Vec
     }
     found.extend(rest.keys().map(|labels| format!("{labels} is only here")));
     found
+}
+
+/// The values at each time, ascending, whatever series they are of.
+fn values_by_time(series: &[(Labels, Samples)]) -> BTreeMap<TimestampMs, Vec<u64>> {
+    let mut all: BTreeMap<TimestampMs, Vec<u64>> = BTreeMap::new();
+    for (_, samples) in series {
+        for (t, v) in samples.timestamps.iter().zip(&samples.floats) {
+            all.entry(*t).or_default().push(v.to_bits());
+        }
+    }
+    all.values_mut().for_each(|values| values.sort_unstable());
+    all
 }
 
 fn values_are_equal(a: f64, b: f64) -> bool {
@@ -225,6 +264,19 @@ mod tests {
         assert_eq!(time_between_scrapes(&[10_100, 10_300], 1_000, 20_000), 19_700);
         assert_eq!(time_between_scrapes(&[10_900], 1_000, 20_000), 19_400);
         assert_eq!(time_between_scrapes(&[], 1_000, 20_000), 20_000);
+    }
+
+    #[test]
+    fn only_topk_may_choose_among_ties() {
+        let vector = |names: [&str; 2]| {
+            let one = |name| (crate::labels(name, &[]), Value::Float(1.0));
+            Data::Vector(names.map(one).to_vec())
+        };
+        let (a, b) = (vector(["a", "b"]), vector(["b", "c"]));
+        assert_eq!(compare_data(&a, &b, Rule::of("topk(2, x)")), Vec::<String>::new());
+        assert_eq!(compare_data(&a, &b, Rule::of("x")).len(), 2);
+        assert_eq!(compare_data(&a, &vector(["b", "a"]), Rule::of("sort(x)")).len(), 1);
+        assert_eq!(compare_data(&a, &vector(["b", "a"]), Rule::of("x")).len(), 0);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod logging;
 mod process_metrics;
 mod roles;
 mod serve;
+mod services;
 mod settings;
 mod signals;
 

@@ -25,6 +25,7 @@ use crate::heads::LocalHeads;
 use crate::health::NodeHealth;
 use crate::index_log::{self, IndexGroup};
 use crate::logging::{self, LogLevel, chain};
+use crate::services::{LocalIngest, LocalQueries};
 use crate::settings::sources::Surroundings;
 use crate::settings::{Loaded, Settings};
 use crate::signals::Signals;
@@ -150,8 +151,8 @@ impl Node {
             },
         );
         let parts = api::Parts {
-            ingest: Arc::new(ingester.clone()),
-            queries: Arc::new(querier.clone()),
+            ingest: Arc::new(LocalIngest(ingester.clone())),
+            queries: Arc::new(LocalQueries(querier.clone())),
             health: Arc::new(NodeHealth { ingester: ingester.clone(), index, shutdown: shutdown.clone() }),
             clock: clock.clone(),
             random,
