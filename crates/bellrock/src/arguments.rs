@@ -5,25 +5,27 @@ use crate::settings::sources::Fault;
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Serve, with these flags: (`querier.timeout`, `30s`).
-    Serve(Vec<(String, String)>),
+    /// Serve.
+    Serve {
+        /// With these flags: (`querier.timeout`, `30s`), in their order, not yet checked.
+        flags: Vec<(String, String)>,
+        /// Words that are no command, and flags without a value; told together with what is wrong with the flags.
+        faults: Vec<Fault>,
+    },
     /// Print the help.
     Help,
     /// Print the version.
     Version,
 }
 
-/// Reads the arguments after the program's name; flags come out in their order, not yet checked.
-///
-/// `--flag value` and `--flag=value` are the same. Faults: words that are no command, and flags
-/// without a value.
-pub fn parse(arguments: &[String]) -> Result<Command, Vec<Fault>> {
+/// Reads the arguments after the program's name. `--flag value` and `--flag=value` are the same.
+pub fn parse(arguments: &[String]) -> Command {
     let is_any = |words: &[&str]| arguments.iter().any(|argument| words.contains(&argument.as_str()));
     if is_any(&["--help", "-h"]) || arguments.first().is_some_and(|first| first == "help") {
-        return Ok(Command::Help);
+        return Command::Help;
     }
     if is_any(&["--version", "-V"]) {
-        return Ok(Command::Version);
+        return Command::Version;
     }
     let mut flags = Vec::new();
     let mut faults = Vec::new();
@@ -42,48 +44,46 @@ pub fn parse(arguments: &[String]) -> Result<Command, Vec<Fault>> {
             faults.push(Fault(format!("{argument} has no value")));
         }
     }
-    if faults.is_empty() { Ok(Command::Serve(flags)) } else { Err(faults) }
+    Command::Serve { flags, faults }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(line: &str, expected: Result<&[(&str, &str)], &[&str]>) {
+    fn check(line: &str, flags: &[(&str, &str)], faults: &[&str]) {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_string).collect();
-        let expected = match expected {
-            Ok(flags) => Ok(Command::Serve(flags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())),
-            Err(faults) => Err(faults.iter().map(|fault| Fault(fault.to_string())).collect()),
+        let expected = Command::Serve {
+            flags: flags.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect(),
+            faults: faults.iter().map(|fault| Fault(fault.to_string())).collect(),
         };
         assert_eq!(parse(&arguments), expected, "{line}");
     }
 
     #[test]
     fn flags_take_their_value_from_both_forms() {
-        check("", Ok(&[]));
-        check("serve", Ok(&[]));
-        check("serve --data /x --listen=a --listen b", Ok(&[("data", "/x"), ("listen", "a"), ("listen", "b")]));
-        check("--data=a=b", Ok(&[("data", "a=b")]));
+        check("", &[], &[]);
+        check("serve", &[], &[]);
+        check("serve --data /x --listen=a --listen b", &[("data", "/x"), ("listen", "a"), ("listen", "b")], &[]);
+        check("--data=a=b", &[("data", "a=b")], &[]);
     }
 
     #[test]
     fn every_fault_is_listed() {
-        check(
-            "server --data --x -v",
-            Err(&[
-                "\"server\" is neither a command nor a --flag",
-                "--data has no value",
-                "--x has no value",
-                "\"-v\" is neither a command nor a --flag",
-            ]),
-        );
+        let faults = [
+            "\"server\" is neither a command nor a --flag",
+            "--data has no value",
+            "--x has no value",
+            "\"-v\" is neither a command nor a --flag",
+        ];
+        check("server --data --x -v --retention 1d", &[("retention", "1d")], &faults);
     }
 
     #[test]
     fn help_and_version_win_over_everything() {
         let parse = |line: &str| parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>());
-        assert_eq!(parse("serve --nonsense --help"), Ok(Command::Help));
-        assert_eq!(parse("help"), Ok(Command::Help));
-        assert_eq!(parse("-V"), Ok(Command::Version));
+        assert_eq!(parse("serve --nonsense --help"), Command::Help);
+        assert_eq!(parse("help"), Command::Help);
+        assert_eq!(parse("-V"), Command::Version);
     }
 }

@@ -34,13 +34,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EXIT_BAD_SETTINGS: u8 = 2;
 
 /// Runs the program with the arguments and the environment of this process.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "before there is a log, and for who asks for help")]
+#[allow(clippy::print_stdout, reason = "before there is a log, and for who asks for help")]
 pub fn main() -> ExitCode {
-    let command = match arguments::parse(&words()) {
-        Ok(command) => command,
-        Err(faults) => return refuse(&Faults(faults)),
-    };
-    let flags = match command {
+    let (flags, mut faults) = match arguments::parse(&words()) {
         Command::Help => {
             print!("{}", help::text());
             return ExitCode::SUCCESS;
@@ -49,13 +45,15 @@ pub fn main() -> ExitCode {
             println!("bellrock {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Command::Serve(flags) => flags,
+        Command::Serve { flags, faults } => (flags, faults),
     };
     let surroundings = Surroundings { flags, variables: variables() };
     match Loaded::read(&surroundings) {
-        Ok(loaded) => serve::run(loaded, surroundings),
-        Err(faults) => refuse(&faults),
+        Ok(loaded) if faults.is_empty() => return serve::run(loaded, surroundings),
+        Ok(_) => {}
+        Err(Faults(more)) => faults.extend(more),
     }
+    refuse(&Faults(faults))
 }
 
 #[allow(clippy::print_stderr, reason = "there is no log yet")]

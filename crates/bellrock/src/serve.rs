@@ -66,7 +66,7 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     runtime::process::raise_open_files_max();
     let mut signals = Signals::listen().context("listen to signals")?;
     let data = DataDir::open(&settings.data)?;
-    let listeners = runtime::listen(&settings.listen).context("(listen)")?;
+    let listeners = runtime::listen(&settings.listen).map_err(|error| anyhow::anyhow!("cannot {error} (listen)"))?;
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<Vec<SocketAddr>>>()?;
     let shutdown = Shutdown::new();
     let node = Node::build(settings, &data, listeners, clock.clone(), shutdown.clone(), level).await?;

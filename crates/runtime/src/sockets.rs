@@ -38,8 +38,8 @@ pub struct ListenError {
 impl std::fmt::Display for ListenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (i, (address, error)) in self.failed.iter().enumerate() {
-            let separator = if i == 0 { "" } else { "; " };
-            write!(f, "{separator}listen on {address}: {error}")?;
+            let separator = if i == 0 { "listen on " } else { "; on " };
+            write!(f, "{separator}{address}: {error}")?;
         }
         Ok(())
     }
