@@ -5,7 +5,7 @@
 
 use model::TimestampMs;
 use tests::agents::{self, Agent, Prometheus};
-use tests::compare::{Comparison, read_expressions, scrape_times, time_between_scrapes};
+use tests::compare::{Comparison, common_end, read_expressions};
 use tests::{Client, skips, wait_within};
 
 use crate::crash::is_full;
@@ -35,15 +35,8 @@ impl Pace {
         let deadline = std::time::Duration::from_secs(self.seconds as u64 * 2 + 60);
         let mut first = None;
         let end = wait_within(deadline, || {
-            let (theirs, ours) = (scrape_times(peer).ok()?, scrape_times(bellrock).ok()?);
-            if theirs.len() < targets || ours.len() < targets {
-                return None;
-            }
-            let oldest = *theirs.iter().chain(&ours).min()?;
-            let since = *first.get_or_insert(oldest);
-            // Two intervals back: every series of a scrape that old has arrived, on both sides.
-            let latest = oldest - 2 * self.interval_seconds * 1_000;
-            let end = time_between_scrapes(&theirs, self.interval_seconds * 1_000, latest);
+            let end = common_end(peer, bellrock, targets, self.interval_seconds * 1_000).ok()??;
+            let since = *first.get_or_insert(end);
             (end - since >= self.seconds * 1_000).then_some(end)
         });
         end.expect("the agents' samples arrive")
