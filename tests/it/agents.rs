@@ -1,10 +1,11 @@
 //! Real agents push to Bellrock, and it answers as the Prometheus beside it that holds the same samples.
 //!
-//! Half a minute at a scrape a second by default; `BELLROCK_FULL=1` takes ten minutes at five seconds.
+//! Half a minute at a scrape a second by default; `BELLROCK_FULL=1` takes ten minutes at five seconds. The Prometheus is
+//! the installed one, Debian's 2.42, or the one that `BELLROCK_PROMETHEUS` names.
 
 use model::TimestampMs;
 use tests::agents::{self, Agent, Prometheus};
-use tests::compare::{Comparison, read_expressions, scrape_times, time_between_scrapes};
+use tests::compare::{Comparison, common_end, read_expressions};
 use tests::{Client, skips, wait_within};
 
 use crate::crash::is_full;
@@ -12,9 +13,6 @@ use crate::node;
 
 /// What to ask.
 const EXPRESSIONS: &str = include_str!("../testdata/expressions.txt");
-
-/// Debian's Prometheus is a 2.42.
-const PEER_VERSION: u32 = 2;
 
 /// How long agents run, and how often they scrape.
 struct Pace {
@@ -37,28 +35,21 @@ impl Pace {
         let deadline = std::time::Duration::from_secs(self.seconds as u64 * 2 + 60);
         let mut first = None;
         let end = wait_within(deadline, || {
-            let (theirs, ours) = (scrape_times(peer).ok()?, scrape_times(bellrock).ok()?);
-            if theirs.len() < targets || ours.len() < targets {
-                return None;
-            }
-            let oldest = *theirs.iter().chain(&ours).min()?;
-            let since = *first.get_or_insert(oldest);
-            // Two intervals back: every series of a scrape that old has arrived, on both sides.
-            let latest = oldest - 2 * self.interval_seconds * 1_000;
-            let end = time_between_scrapes(&theirs, self.interval_seconds * 1_000, latest);
+            let end = common_end(peer, bellrock, targets, self.interval_seconds * 1_000).ok()??;
+            let since = *first.get_or_insert(end);
             (end - since >= self.seconds * 1_000).then_some(end)
         });
         end.expect("the agents' samples arrive")
     }
 
     #[track_caller]
-    fn compare(&self, peer: &Client, bellrock: &Client, end: TimestampMs) {
+    fn compare(&self, peer: &Client, peer_version: u32, bellrock: &Client, end: TimestampMs) {
         let comparison = Comparison {
             expressions: read_expressions(EXPRESSIONS),
             end,
             range_ms: if is_full() { 3_600_000 } else { self.seconds * 1_000 },
             step_ms: if is_full() { 15_000 } else { self.interval_seconds * 2_000 },
-            peer_version: PEER_VERSION,
+            peer_version,
         };
         let outcome = comparison.run(peer, bellrock).unwrap();
         println!("{outcome}");
@@ -77,7 +68,7 @@ fn assert_zero(agent: &Agent, metrics: &[&str]) {
 
 #[test]
 fn prometheus_remote_writes_and_answers_are_equal() {
-    let Some(prometheus) = skips::program("prometheus", "prometheus") else { return };
+    let Some((prometheus, version)) = agents::find_prometheus() else { return };
     let Some(exporter) = skips::program("prometheus-node-exporter", "prometheus-node-exporter") else { return };
     let pace = pace();
     let node = node();
@@ -90,7 +81,7 @@ fn prometheus_remote_writes_and_answers_are_equal() {
     let prometheus = settings.start(&prometheus).unwrap();
     agents::set_targets(&prometheus, &[("prometheus", prometheus.address()), ("node", exporter.address())]).unwrap();
     let end = pace.wait_for_samples(prometheus.client(), node.client(), 2);
-    pace.compare(prometheus.client(), node.client(), end);
+    pace.compare(prometheus.client(), version, node.client(), end);
     assert_zero(
         &prometheus,
         &[
@@ -103,7 +94,7 @@ fn prometheus_remote_writes_and_answers_are_equal() {
 
 #[test]
 fn vmagent_remote_writes_and_answers_are_equal() {
-    let Some(prometheus) = skips::program("prometheus", "prometheus") else { return };
+    let Some((prometheus, version)) = agents::find_prometheus() else { return };
     let Some(exporter) = skips::program("prometheus-node-exporter", "prometheus-node-exporter") else { return };
     let Some(vmagent) = skips::program("vmagent", "victoria-metrics") else { return };
     let pace = pace();
@@ -115,6 +106,6 @@ fn vmagent_remote_writes_and_answers_are_equal() {
     let vmagent = agents::start_vmagent(&vmagent, &pace.interval(), &urls).unwrap();
     agents::set_targets(&vmagent, &[("prometheus", receiver.address()), ("node", exporter.address())]).unwrap();
     let end = pace.wait_for_samples(receiver.client(), node.client(), 2);
-    pace.compare(receiver.client(), node.client(), end);
+    pace.compare(receiver.client(), version, node.client(), end);
     assert_zero(&vmagent, &["vmagent_remotewrite_packets_dropped_total", "vmagent_remotewrite_retries_count_total"]);
 }

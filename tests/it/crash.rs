@@ -3,11 +3,10 @@
 //! Twenty rounds, which take half a minute; `BELLROCK_FULL=1` also holds the load to 20,000 samples a second, which a
 //! machine that does other things besides may miss.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tests::load::{Load, Shape};
+use tests::load::{Load, Progress, Shape};
 use tests::{Client, Node, Random, Settings, wait_for};
 
 use crate::settings;
@@ -43,9 +42,9 @@ fn rounds(random: &mut Random) -> Vec<Moment> {
 }
 
 /// Waits until the senders have got some more acks: how many is the random moment.
-pub fn wait_for_acks(acked: &AtomicU64, random: &mut Random) {
+pub fn wait_for_acks(progress: &Progress, random: &mut Random) {
     let enough = 2_000 + random.below(60_000);
-    wait_for("the senders get acks", || (acked.load(Ordering::Relaxed) >= enough).then_some(()));
+    wait_for("the senders get acks", || (progress.acked() >= enough).then_some(()));
 }
 
 /// A random part of `span`. The pause is the moment itself: nothing is waited for.
@@ -83,8 +82,8 @@ pub fn is_as_acked(after: &str, load: &mut Load, client: &Client, everything: bo
 
 /// How long an orderly stop and a start take here, with some load behind them.
 fn measure(node: &mut Node, load: &mut Load, random: &mut Random) -> (Duration, Duration) {
-    load.run(&node.client().clone(), |acked| {
-        wait_for_acks(acked, random);
+    load.run(&node.client().clone(), |progress| {
+        wait_for_acks(progress, random);
         Ok(())
     })
     .unwrap();
@@ -108,8 +107,8 @@ fn survives_kills(settings: &Settings, seed: u64) -> bool {
     let (mut acked, mut elapsed) = (0, Duration::ZERO);
     for (i, moment) in rounds(&mut random).into_iter().enumerate() {
         let mut in_time = true;
-        let run = load.run(&node.client().clone(), |acked| {
-            wait_for_acks(acked, &mut random);
+        let run = load.run(&node.client().clone(), |progress| {
+            wait_for_acks(progress, &mut random);
             if moment == Moment::Cut {
                 node.process().signal(Signal::TERM)?;
                 pause_within(stop, &mut random);
@@ -128,6 +127,7 @@ fn survives_kills(settings: &Settings, seed: u64) -> bool {
         let late = if in_time { "" } else { " (it had stopped before)" };
         let after = format!("round {i}: killed during {moment:?}{late} after {} acked samples", run.acked);
         if !is_as_acked(&after, &mut load, node.client(), false) {
+            println!("{}", node.process().output());
             return false;
         }
     }

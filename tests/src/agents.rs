@@ -10,7 +10,11 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::process::Process;
+use crate::skips::program;
 use crate::wait::{DEADLINE, wait_within};
+
+/// The environment variable that names a Prometheus to use instead of the installed one.
+pub const PROMETHEUS: &str = "BELLROCK_PROMETHEUS";
 
 /// What a text-file collector shows: lines as backup scripts write them.
 const TEXT_FILE: &str = include_str!("../testdata/backups.prom");
@@ -59,6 +63,22 @@ impl Agent {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// The Prometheus to test with, and its major version: of [`PROMETHEUS`], else of `PATH`; skips and gives `None` if
+/// there is none.
+#[track_caller]
+pub fn find_prometheus() -> Option<(PathBuf, u32)> {
+    let program = match std::env::var_os(PROMETHEUS) {
+        Some(path) => PathBuf::from(path),
+        None => program("prometheus", "prometheus")?,
+    };
+    let output = Command::new(&program).arg("--version").output().ok()?;
+    // 2.42 prints it to stdout, other builds to stderr.
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let version = text.split("version ").nth(1)?.split('.').next()?.parse().ok()?;
+    Some((program, version))
 }
 
 /// Starts a node exporter that also shows a text file of backups.

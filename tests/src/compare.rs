@@ -132,16 +132,26 @@ impl Comparison {
     }
 }
 
-/// When the latest scrape of every target was, as `up` says; asked at a time so late that nothing is after it.
-pub fn scrape_times(server: &Client) -> Result<Vec<TimestampMs>> {
+/// When the targets were scraped in the last hour, as `up` says: a list a target.
+pub fn scrape_times(server: &Client) -> Result<Vec<Vec<TimestampMs>>> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
-    let answer = server.instant("timestamp(up)", now)?.map_err(|error| anyhow::anyhow!(error))?;
-    let Data::Vector(vector) = answer.data else { anyhow::bail!("timestamp(up) is {}", answer.data) };
-    let time = |(_, v): &(Labels, Value)| match v {
-        Value::Float(seconds) => Some((seconds * 1000.0).round() as i64),
-        Value::Histogram(_) => None,
-    };
-    Ok(vector.iter().filter_map(time).collect())
+    let answer = server.instant("up[1h]", now)?.map_err(|error| anyhow::anyhow!(error))?;
+    let Data::Matrix(matrix) = answer.data else { anyhow::bail!("up[1h] is {}", answer.data) };
+    Ok(matrix.into_iter().map(|(_, samples)| samples.timestamps).collect())
+}
+
+/// The latest time of which both servers hold all samples, chosen so that no sample lies on the edge of a window;
+/// `None` while a server lacks one of `targets`.
+///
+/// Two intervals back from the oldest of the targets' latest scrapes: all series of such a scrape have arrived.
+pub fn common_end(peer: &Client, bellrock: &Client, targets: usize, interval_ms: i64) -> Result<Option<TimestampMs>> {
+    let (theirs, ours) = (scrape_times(peer)?, scrape_times(bellrock)?);
+    if theirs.len() < targets || ours.len() < targets {
+        return Ok(None);
+    }
+    let oldest = theirs.iter().chain(&ours).filter_map(|times| times.last()).min();
+    let scrapes: Vec<TimestampMs> = theirs.iter().flatten().copied().collect();
+    Ok(oldest.map(|oldest| time_between_scrapes(&scrapes, interval_ms, oldest - 2 * interval_ms)))
 }
 
 fn is_empty(answer: &Result<Answer, String>) -> bool {
@@ -244,8 +254,8 @@ fn shorten(text: &str) -> String {
 /// A time of at most `latest` that lies midway between scrapes, so that no sample lies on the edge of a window.
 ///
 /// Prometheus 2 includes the sample at a window's start and 3 does not; away from the edges both mean the same. `scrapes`
-/// are times of scrapes, one a target; they repeat every `interval_ms`.
-pub fn time_between_scrapes(scrapes: &[TimestampMs], interval_ms: i64, latest: TimestampMs) -> TimestampMs {
+/// repeat every `interval_ms`, more or less.
+fn time_between_scrapes(scrapes: &[TimestampMs], interval_ms: i64, latest: TimestampMs) -> TimestampMs {
     let mut phases: Vec<i64> = scrapes.iter().map(|t| t.rem_euclid(interval_ms)).collect();
     phases.sort_unstable();
     phases.dedup();

@@ -3,8 +3,9 @@
 //! Needs root. The mount is undone when the disk is dropped.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -62,7 +63,7 @@ impl Disk {
         self.folder.path().join("image")
     }
 
-    /// Mounts it again after [`Disk::cut_power`], which replays its journal.
+    /// Mounts it again after [`PowerSwitch::cut`], which replays its journal.
     pub fn mount(&mut self) -> Result<()> {
         run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(self.image()).arg(self.path()))?;
         self.is_mounted = true;
@@ -76,14 +77,25 @@ impl Disk {
         Ok(())
     }
 
-    /// Loses what was not fsynced, and every later write; the processes on it still run.
-    pub fn cut_power(&self) -> Result<()> {
+    /// Prepares a power cut, which then takes no time.
+    pub fn power_switch(&self) -> Result<PowerSwitch> {
         // No safe wrapper of this ioctl is at hand, and `unsafe` is denied here; Python is needed by other tests too.
         let script = "import fcntl,os,struct,sys\n\
                       f=os.open(sys.argv[1],os.O_RDONLY)\n\
+                      print('ready',flush=True)\n\
+                      sys.stdin.readline()\n\
                       fcntl.ioctl(f,int(sys.argv[2]),struct.pack('I',int(sys.argv[3])))";
-        let numbers = [EXT4_IOC_SHUTDOWN.to_string(), NO_LOG_FLUSH.to_string()];
-        run(Command::new("python3").args(["-c", script]).arg(self.path()).args(numbers))
+        let mut python = Command::new("python3")
+            .args(["-c", script])
+            .arg(self.path())
+            .args([EXT4_IOC_SHUTDOWN.to_string(), NO_LOG_FLUSH.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start python3")?;
+        let mut line = String::new();
+        BufReader::new(python.stdout.take().context("its output is a pipe")?).read_line(&mut line)?;
+        Ok(PowerSwitch { python })
     }
 
     /// Makes it read-only, as ext4 does when the disk below it fails.
@@ -91,6 +103,24 @@ impl Disk {
         let device = device_of(&self.path())?;
         let trigger = format!("/sys/fs/ext4/{device}/trigger_fs_error");
         std::fs::write(&trigger, "a test\n").with_context(|| trigger)
+    }
+}
+
+/// Cuts the power of a [`Disk`].
+#[derive(Debug)]
+pub struct PowerSwitch {
+    python: Child,
+}
+
+impl PowerSwitch {
+    /// Loses what was not fsynced, and every later write; the processes on the disk still run.
+    pub fn cut(mut self) -> Result<()> {
+        self.python.stdin.take().context("its input is a pipe")?.write_all(b"\n")?;
+        let status = self.python.wait()?;
+        if !status.success() {
+            bail!("the power was not cut: {status}");
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `BELLROCK_FORBID_SKIPS=1` | a test that cannot find what it needs fails instead of printing `SKIPPED: …` |
 //! | `BELLROCK_FULL=1` | the agents run for ten minutes, and the crash test holds its load to 20,000 samples a second |
+//! | `BELLROCK_PROMETHEUS=PATH` | this Prometheus is the agent and the peer instead of the installed one |
 //! | `BELLROCK_SEED=N` | replays what a failed test printed as its seed |
 //!
 //! `cargo test -p tests --features plant` also shows that the checks find the bugs they are there to find.

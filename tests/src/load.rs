@@ -58,6 +58,25 @@ pub struct Run {
     pub elapsed: Duration,
 }
 
+/// The senders' progress, for whoever disturbs them.
+#[derive(Debug, Default)]
+pub struct Progress {
+    acked: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Progress {
+    /// Samples acked so far.
+    pub fn acked(&self) -> u64 {
+        self.acked.load(Ordering::SeqCst)
+    }
+
+    /// From here on no answer counts as received: in a power cut whoever would have got it is gone too.
+    pub fn lose_answers(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+    }
+}
+
 /// What is wrong with the answers: empty if all is well.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Verdict {
@@ -92,25 +111,24 @@ impl Load {
         Load { seed, shape, sent: vec![vec![]; shape.senders], checked: vec![0; shape.senders] }
     }
 
-    /// Runs the senders until one of them gets no ack after `stop` was set, or all see `stop`; `disturb` is called
-    /// beside them with the count of acked samples, and what it does (a kill) ends them.
-    pub fn run(&mut self, client: &Client, disturb: impl FnOnce(&AtomicU64) -> Result<()>) -> Result<Run> {
-        let acked = AtomicU64::new(0);
+    /// Runs the senders until `disturb`, which is called beside them, returns.
+    pub fn run(&mut self, client: &Client, disturb: impl FnOnce(&Progress) -> Result<()>) -> Result<Run> {
+        let progress = Progress::default();
         let stop = AtomicBool::new(false);
         let started = Instant::now();
         let (seed, shape) = (self.seed, self.shape);
         let (result, elapsed) = std::thread::scope(|scope| {
             for (sender, sent) in self.sent.iter_mut().enumerate() {
-                let (client, acked, stop) = (client.clone(), &acked, &stop);
-                scope.spawn(move || send(seed, shape, sender, sent, &client, acked, stop));
+                let (client, progress, stop) = (client.clone(), &progress, &stop);
+                scope.spawn(move || send(seed, shape, sender, sent, &client, progress, stop));
             }
-            let result = disturb(&acked);
+            let result = disturb(&progress);
             let elapsed = started.elapsed();
             stop.store(true, Ordering::Relaxed);
             (result, elapsed)
         });
         result?;
-        Ok(Run { acked: acked.load(Ordering::Relaxed), elapsed })
+        Ok(Run { acked: progress.acked(), elapsed })
     }
 
     /// Samples acked so far.
@@ -230,7 +248,7 @@ fn send(
     sender: usize,
     sent: &mut Vec<bool>,
     client: &Client,
-    acked: &AtomicU64,
+    progress: &Progress,
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::Relaxed) {
@@ -247,9 +265,10 @@ fn send(
             })
             .collect();
         match client.push(&series) {
+            Ok(_) if progress.is_over.load(Ordering::SeqCst) => return,
             Ok(response) if response.status / 100 == 2 => {
                 sent[request] = true;
-                acked.fetch_add((shape.series * shape.samples) as u64, Ordering::Relaxed);
+                progress.acked.fetch_add((shape.series * shape.samples) as u64, Ordering::SeqCst);
             }
             // Told to wait, or the node has gone: the same request is next. The pause only spares the processor.
             _ => std::thread::sleep(Duration::from_millis(5)),

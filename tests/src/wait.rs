@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 /// How long a condition may take; a loaded machine is slow, a hang is for ever.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Between two looks at a condition. It only bounds what looking costs; nothing depends on it.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Between the first looks at a condition, and the most between later ones. They only bound what looking costs, which
+/// may be a query; nothing depends on them.
+const POLL_INTERVALS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
 
 /// Looks at `condition` until it gives a value; panics with `what` after [`DEADLINE`].
 #[track_caller]
@@ -16,14 +17,16 @@ pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
 
 /// Looks at `condition` until it gives a value, or until `deadline` has passed.
 pub fn wait_within<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + deadline;
+    let start = Instant::now();
     loop {
         if let Some(value) = condition() {
             return Some(value);
         }
-        if Instant::now() >= end {
+        let waited = start.elapsed();
+        if waited >= deadline {
             return None;
         }
-        std::thread::sleep(POLL_INTERVAL);
+        let [least, most] = POLL_INTERVALS;
+        std::thread::sleep((waited / 50).clamp(least, most));
     }
 }

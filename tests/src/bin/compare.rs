@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use tests::Client;
-use tests::compare::{Comparison, read_expressions, scrape_times, time_between_scrapes};
+use tests::compare::{Comparison, common_end, read_expressions};
 use tests::promqltest::parse_duration;
 
 const HELP: &str = "\
@@ -64,11 +64,7 @@ fn compare() -> Result<bool> {
     let (peer, bellrock) = (peer.context("--peer is missing")?, bellrock.context("--bellrock is missing")?);
     comparison.end = match end {
         Some(end) => end,
-        None => {
-            let (theirs, ours) = (scrape_times(&peer)?, scrape_times(&bellrock)?);
-            let oldest = theirs.iter().chain(&ours).min().context("`up` has no series: give --end")?;
-            time_between_scrapes(&theirs, interval_ms, oldest - 2 * interval_ms)
-        }
+        None => common_end(&peer, &bellrock, 1, interval_ms)?.context("`up` has no series: give --end")?,
     };
     let outcome = comparison.run(&peer, &bellrock)?;
     println!("{outcome}");
