@@ -65,14 +65,14 @@ pub const GROUPS: &[(&str, &[Row])] = &[
                 "SIZE",
                 "50%",
                 "Memory that data being taken in may use, as a size or a share of the cgroup's or machine's memory; \
-                 queries come on top. Beyond it heads are cut early, then new series and then all writes are answered 503 \
-                 and retried. Raise it on a machine of its own.",
+                 queries come on top. Heads are cut early to stay within it; above 80 % of it new series and at 100 % \
+                 every write is answered 503, and comes again. Raise it on a machine of its own.",
             ),
             limit(
                 "retention",
                 "DURATION",
                 "forever",
-                "Refuses samples older than this, and lets blocks go whose newest sample is.",
+                "Refuses samples older than this. Nothing that is stored is deleted for its age yet.",
             ),
             live("log.level", "LEVEL", "info", "Logs what is at least this severe: error, warn, info, debug or trace."),
             fixed("log.format", "FORMAT", "logfmt", "Writes logfmt or json, to stderr."),
