@@ -12,6 +12,7 @@ mod operating;
 mod power;
 mod promqltest;
 mod receiver;
+mod runbook;
 mod write_and_query;
 
 use tests::{Node, Settings};

@@ -22,13 +22,19 @@ pub(crate) fn negotiate(headers: &HeaderMap) -> Result<ContentEncoding, String> 
     };
     encoding.ok_or_else(|| {
         let sent: Vec<_> = headers.get_all(header::CONTENT_ENCODING).iter().map(shown).collect();
-        format!("Content-Encoding {} is not supported, send snappy, zstd or gzip", sent.join(", "))
+        format!(
+            "Content-Encoding {} is not supported, send snappy, zstd or gzip (unsupported-media-type)",
+            sent.join(", ")
+        )
     })
 }
 
 fn check_content_type(value: &HeaderValue) -> Result<(), String> {
     let unsupported = |why: &str| {
-        Err(format!("Content-Type {} is not supported{why}, send {PROTOBUF};proto={MESSAGE_1}", shown(value)))
+        Err(format!(
+            "Content-Type {} is not supported{why}, send {PROTOBUF};proto={MESSAGE_1} (unsupported-media-type)",
+            shown(value)
+        ))
     };
     let Ok(text) = value.to_str() else { return unsupported("") };
     let Some((kind, parameters)) = parse(text) else { return unsupported(" (it is not well-formed)") };

@@ -23,7 +23,7 @@ pub(crate) async fn series(State(shared): State<Arc<Shared>>, request: Request<B
     let selectors = params.selectors().map_err(|error| ApiError::parameter("match[]", error))?;
     let found = shared.queries.series(&tenant, &selectors, range, &params.options()?).await?;
     let found = truncated(found, limit);
-    Ok(success(&found.warnings, |out| put_list(out, &found.items, |out, labels| put_labels(out, labels))))
+    Ok(success(&found.warnings, |out| put_list(out, &found.items, put_labels)))
 }
 
 /// `/api/v1/labels`

@@ -6,6 +6,8 @@
 //!
 //! A write: `write` → `body` → `proto` → [`Ingest`]. A query: `query` or `labels` → `params` → [`Queries`] → `response`.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests connect to listeners of their own"))]
+
 mod body;
 mod budget;
 mod content_type;

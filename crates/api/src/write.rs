@@ -100,7 +100,7 @@ pub(crate) fn describe_body_error(error: BodyError, bytes_max: usize, bodies: &B
         }
         BodyError::NoMemory => (StatusCode::SERVICE_UNAVAILABLE, describe_full(bodies)),
         BodyError::TimedOut => (StatusCode::REQUEST_TIMEOUT, "body did not come in time (body-timeout)".to_owned()),
-        BodyError::Broken(why) => (StatusCode::BAD_REQUEST, format!("body can't be read: {why}")),
+        BodyError::Broken(why) => (StatusCode::BAD_REQUEST, format!("body can't be read: {why} (malformed-body)")),
     }
 }
 
@@ -134,7 +134,7 @@ impl Received {
         if self.body.is_empty() {
             return Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
-                "body is empty; a request without samples still has a byte",
+                "body is empty; a request without samples still has a byte (malformed-body)",
             ));
         }
         let bytes_max = self.settings.request_decoded_bytes_max;
@@ -145,14 +145,20 @@ impl Received {
         proto::decompress(self.encoding, &self.body, bytes_max, decoded)?;
         self.body = Vec::new();
         // The columns that this makes live until `append` returns, so there are no more of them than threads.
-        let request = proto::decode_write_request(decoded, &DecodeLimits::default())?;
+        // Columns take less than twice what an honest request takes on the wire.
+        let limits = DecodeLimits { result_bytes_max: bytes_max.saturating_mul(2) };
+        let request = proto::decode_write_request(decoded, &limits)?;
         Ok(self.shared.ingest.append(&self.tenant, &request)?)
     }
 }
 
 impl From<ProtoError> for Refusal {
     fn from(error: ProtoError) -> Refusal {
-        Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
+        let id = match error {
+            ProtoError::DecodedTooLarge { .. } | ProtoError::ResultTooLarge { .. } => "request-decoded-bytes-max",
+            ProtoError::Compression { .. } | ProtoError::Malformed { .. } => "malformed-body",
+        };
+        Refusal::new(StatusCode::BAD_REQUEST, format!("{error} ({id})"))
     }
 }
 

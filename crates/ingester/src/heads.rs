@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use head::{Head, HeadError, HeadStats};
 use model::{Labels, Matcher, Metadata, Samples, SegmentNumber, TenantId, TimeRange, WriterId};
@@ -56,6 +57,8 @@ pub enum HeadsError {
 pub(crate) struct WriterHeads {
     writer: WriterId,
     generations: RwLock<Generations>,
+    /// What both heads take, as of the last change; read at every push, which must not wait for the lock.
+    bytes: AtomicUsize,
     progress: watch::Sender<Progress>,
 }
 
@@ -72,6 +75,7 @@ struct Progress {
 struct Generations {
     /// The head that is being cut, with the cut it started from.
     frozen: Option<(SegmentNumber, Arc<Head>)>,
+    frozen_bytes: usize,
     /// The cut that `growing` starts from.
     cut: SegmentNumber,
     growing: Head,
@@ -80,9 +84,10 @@ struct Generations {
 impl WriterHeads {
     /// An empty head that starts from a cut.
     pub(crate) fn new(writer: WriterId, cut: SegmentNumber) -> WriterHeads {
-        let generations = Generations { frozen: None, cut, growing: Head::new(cut) };
+        let generations = Generations { frozen: None, frozen_bytes: 0, cut, growing: Head::new(cut) };
+        let bytes = AtomicUsize::new(generations.growing.stats().bytes);
         let progress = watch::Sender::new(Progress { applied: cut, failed: None });
-        WriterHeads { writer, generations: RwLock::new(generations), progress }
+        WriterHeads { writer, generations: RwLock::new(generations), bytes, progress }
     }
 
     /// Takes in a committed segment and returns what the head weighs now.
@@ -90,7 +95,9 @@ impl WriterHeads {
         let stats = {
             let mut generations = self.generations.write();
             generations.growing.take_in(n, columns)?;
-            generations.growing.stats()
+            let stats = generations.growing.stats();
+            self.bytes.store(stats.bytes + generations.frozen_bytes, Ordering::Relaxed);
+            stats
         };
         self.set_applied(n);
         Ok(stats)
@@ -104,6 +111,7 @@ impl WriterHeads {
         let frozen = Arc::new(std::mem::replace(&mut generations.growing, Head::new(upto)));
         let from = std::mem::replace(&mut generations.cut, upto);
         generations.frozen = Some((from, frozen.clone()));
+        generations.frozen_bytes = frozen.stats().bytes;
         frozen
     }
 
@@ -125,15 +133,18 @@ impl WriterHeads {
 
     /// Lets the frozen head go: a block holds its samples.
     pub(crate) fn thaw(&self) {
-        let frozen = self.generations.write().frozen.take();
+        let frozen = {
+            let mut generations = self.generations.write();
+            self.bytes.fetch_sub(std::mem::take(&mut generations.frozen_bytes), Ordering::Relaxed);
+            generations.frozen.take()
+        };
         // Freeing a large head takes a while: not under the lock.
         drop(frozen);
     }
 
     /// Bytes of the frozen and of the growing head.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let generations = self.generations.read();
-        generations.frozen.as_ref().map_or(0, |(_, head)| head.stats().bytes) + generations.growing.stats().bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Runs `read` over the heads that hold the plan's segments, oldest first.

@@ -155,25 +155,13 @@ impl Ingester {
 
 impl Shared {
     fn append(self: &Arc<Self>, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Ticket, PushError> {
-        let (used_bytes, max_bytes) = (self.memory_bytes(), self.settings.memory_bytes_max);
-        if used_bytes >= max_bytes {
-            return Err(PushError::Memory { used_bytes, max_bytes });
-        }
-        let room_for_series = used_bytes < max_bytes / 100 * NEW_SERIES_PERCENT;
         let limits = self.limits.read().of(tenant);
         let bounds = TimeBounds::new(self.parts.clock.now_ms(), &limits);
         let prepared = Prepared::new(tenant, request, &self.hasher, bounds);
         let (waiter, committed) = oneshot::channel();
         let appended = {
             let mut appender = self.appender.lock();
-            if appender.is_closed() {
-                return Err(PushError::Closed);
-            }
-            let used_bytes = appender.open_bytes() + self.sealed_bytes.load(Ordering::Relaxed);
-            let max_bytes = self.settings.buffer_bytes_max;
-            if used_bytes >= max_bytes {
-                return Err(PushError::BufferFull { used_bytes, max_bytes });
-            }
+            let room_for_series = self.check_room(&appender)?;
             appender.append(&prepared, &limits, room_for_series, waiter)
         };
         if appended.waits {
@@ -187,12 +175,31 @@ impl Shared {
         Ok(Ticket { shared: self.clone(), since: self.parts.clock.boottime(), appended, committed })
     }
 
+    /// Whether there is room for samples, and (the result) for series that are not known yet.
+    fn check_room(&self, appender: &Appender) -> Result<bool, PushError> {
+        if appender.is_closed() {
+            return Err(PushError::Closed);
+        }
+        let (used_bytes, max_bytes) = (self.memory_bytes_with(appender), self.settings.memory_bytes_max);
+        if used_bytes >= max_bytes {
+            return Err(PushError::Memory { used_bytes, max_bytes });
+        }
+        let room_for_series = used_bytes < max_bytes / 100 * NEW_SERIES_PERCENT;
+        let used_bytes = appender.open_bytes() + self.sealed_bytes.load(Ordering::Relaxed);
+        let max_bytes = self.settings.buffer_bytes_max;
+        if used_bytes >= max_bytes {
+            return Err(PushError::BufferFull { used_bytes, max_bytes });
+        }
+        Ok(room_for_series)
+    }
+
     /// Bytes that heads, table and buffers take.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let appender = {
-            let appender = self.appender.lock();
-            appender.open_bytes() + appender.table_bytes()
-        };
+        self.memory_bytes_with(&self.appender.lock())
+    }
+
+    fn memory_bytes_with(&self, appender: &Appender) -> usize {
+        let appender = appender.open_bytes() + appender.table_bytes();
         appender + self.sealed_bytes.load(Ordering::Relaxed) + self.heads.memory_bytes()
     }
 

@@ -8,6 +8,8 @@
 //! The head is a fold over committed segments and nothing else, so what a query sees can't be lost any more, and a
 //! crash costs nothing but reading the segments again.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests set the scene with files and tasks of their own"))]
+
 mod adopt;
 mod append;
 mod cut;

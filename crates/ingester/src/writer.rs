@@ -156,9 +156,6 @@ impl Writer {
                 if let Some(pending) = self.pending.get_mut(&n) {
                     pending.stored_bytes = bytes;
                 }
-                if self.shared.failing.lock().take().is_some() {
-                    info!(writer = %self.id, segment = n, "segments are stored again");
-                }
                 self.step_flush(now, flush::Input::Stored { n, attempt });
             }
             Event::NotStored { n, attempt, why } => {
@@ -270,6 +267,9 @@ impl Writer {
         let stats = take_in.map_err(|source| IngesterError::TakeIn { writer: self.id.to_string(), n, source })?;
         self.shared.sealed_bytes.fetch_sub(pending.memory_bytes, Ordering::Relaxed);
         wake(pending.waiters);
+        if self.shared.failing.lock().take().is_some() {
+            info!(writer = %self.id, segment = n, "segments are stored and committed again");
+        }
         self.shared.metrics.segments_committed.inc();
         self.shared.metrics.segment_bytes.observe(pending.stored_bytes as f64);
         let sample_bytes = stats.bytes.saturating_sub(stats.series * SERIES_BYTES);

@@ -15,6 +15,9 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Snappy's best element is a copy of 64 bytes in 3: no body grows by more than this.
 const SNAPPY_RATIO_MAX: usize = 22;
 
+/// Room that is made at first for a body that does not declare its size.
+const FIRST_BYTES: usize = 64 << 10;
+
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentEncoding {
@@ -141,19 +144,36 @@ fn is_one_frame(body: &[u8]) -> bool {
     zstd::zstd_safe::find_frame_compressed_size(body).is_ok_and(|bytes| bytes == body.len())
 }
 
-/// Reads one byte more than is allowed, to tell "all of it" from "too much".
+/// Reads all of it, and one byte more than is allowed, to tell "all of it" from "too much".
+///
+/// `read_to_end` alone would double a full buffer to read that byte, and with it what a bomb costs.
 fn read_bounded(
     encoding: &'static str,
-    decoder: impl Read,
+    mut decoder: impl Read,
     decoded_bytes_max: usize,
     out: &mut Vec<u8>,
 ) -> Result<(), ProtoError> {
-    let mut bounded = decoder.take(decoded_bytes_max as u64 + 1);
-    bounded.read_to_end(out).map_err(|e| invalid(encoding, e))?;
-    if out.len() > decoded_bytes_max {
-        return Err(ProtoError::DecodedTooLarge { bytes: out.len() as u64, exact: false, limit: decoded_bytes_max });
+    loop {
+        let allowed = decoded_bytes_max - out.len();
+        if allowed == 0 {
+            let more = decoder.read(&mut [0]).map_err(|e| invalid(encoding, e))?;
+            let too_large = ProtoError::DecodedTooLarge {
+                bytes: decoded_bytes_max as u64 + 1,
+                exact: false,
+                limit: decoded_bytes_max,
+            };
+            return if more == 0 { Ok(()) } else { Err(too_large) };
+        }
+        if out.len() == out.capacity() {
+            out.reserve_exact(out.len().max(FIRST_BYTES).min(allowed));
+        }
+        // No more than there is room for, so that the buffer is not grown in there.
+        let room = (out.capacity() - out.len()).min(allowed);
+        let read = decoder.by_ref().take(room as u64).read_to_end(out).map_err(|e| invalid(encoding, e))?;
+        if read < room {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 fn check_size(bytes: u64, limit: usize) -> Result<(), ProtoError> {
@@ -223,6 +243,17 @@ mod tests {
         let mut out = Vec::new();
         assert!(decompress(ContentEncoding::Snappy, &[0x80, 0x80, 0x80, 0x0f, 0], 32 << 20, &mut out).is_err());
         assert_eq!(out.capacity(), 0);
+    }
+
+    #[test]
+    fn a_buffer_grows_no_further_than_the_limit() {
+        let limit = 100_000;
+        for (bytes, fits) in [(limit - 1, true), (limit, true), (limit + 1, false), (limit * 9, false)] {
+            let mut out = Vec::new();
+            let body = compress(ContentEncoding::Gzip, &vec![7; bytes]);
+            assert_eq!(decompress(ContentEncoding::Gzip, &body, limit, &mut out).is_ok(), fits, "{bytes}");
+            assert!(out.capacity() <= limit && out.len() == if fits { bytes } else { 0 });
+        }
     }
 
     #[test]
