@@ -163,7 +163,7 @@ where
             self.metrics.proposals_failed.with(["too_large"]).inc();
             return Err(ProposeError::TooLarge { bytes: payload.len(), limit: self.settings.entry_bytes_max });
         }
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         let closed = |_| {
             self.metrics.proposals_failed.with(["closed"]).inc();
             ProposeError::Closed
@@ -174,7 +174,13 @@ where
             self.metrics.queue_entries.dec();
             return Err(closed(()));
         }
-        answered.await.map_err(|_| closed(()))?
+        // A proposal that enters the queue while the thread ends may lie there for as long as the group lives: whoever
+        // waits for its answer alone would wait for ever. What was answered before the end is answered.
+        tokio::select! {
+            biased;
+            answer = &mut answered => answer.map_err(|_| closed(()))?,
+            () = self.requests.closed() => answered.try_recv().map_err(|_| closed(()))?,
+        }
     }
 
     /// Looks at the state. Proposals wait meanwhile, so be quick, and don't read inside of a read.
