@@ -238,8 +238,11 @@ where
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.requests.send(Request::Close { done }).await.is_ok() {
-            // An error: the thread has ended already, or with the process.
-            let _ended = closed.await.is_err();
+            // An error, or no answer: the thread has ended already, or with the process.
+            tokio::select! {
+                _ = closed => {}
+                () = self.requests.closed() => {}
+            }
         }
     }
 
