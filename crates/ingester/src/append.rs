@@ -193,7 +193,8 @@ impl Appender {
                 Some(id) => Ok(id),
                 None => self.admit(prepared, &series.labels, hash, limits, room_for_series),
             };
-            match found {
+            let spelled = found.and_then(|id| self.spell(id, prepared.tenant, &series.labels).map(|()| id));
+            match spelled {
                 Ok(id) => {
                     after = Some(id);
                     self.append_series(id, prepared, series, &mut appended);
@@ -212,6 +213,17 @@ impl Appender {
         appended
     }
 
+    /// Spells a series out if it was not since the cut.
+    fn spell(&mut self, id: SeriesId, tenant: &TenantId, wire: &WireLabels<'_>) -> Result<(), Refusal> {
+        if !self.table.is_spelled(id) {
+            // Valid when it was admitted; should it not be any more, the sender is told, and nothing is lost in silence.
+            let labels = decode_labels(wire)?;
+            self.table.set_spelled(id);
+            self.open.spell(id, tenant, &labels);
+        }
+        Ok(())
+    }
+
     fn append_series(
         &mut self,
         id: SeriesId,
@@ -219,12 +231,6 @@ impl Appender {
         series: &proto::TimeSeries<'_>,
         appended: &mut Appended,
     ) {
-        if !self.table.is_spelled(id) {
-            // It was valid when it was admitted, and equal hashes mean equal bytes.
-            let Ok(labels) = decode_labels(&series.labels) else { return };
-            self.table.set_spelled(id);
-            self.open.spell(id, prepared.tenant, &labels);
-        }
         let state = self.table.state(id);
         let request = prepared.request;
         for &(t, v) in &request.samples[range(&series.samples)] {
