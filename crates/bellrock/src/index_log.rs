@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bucket::{Bucket, Cluster, Folder};
-use consensus::{Group, Machine};
+use consensus::{Group, Machine, Start};
 use index::{Applied, Entry, Index, Refused};
 use runtime::{Clock, Random, Registry};
 
@@ -23,6 +23,7 @@ const MACHINE: Machine<Index, Entry, Result<Applied, Refused>> = Machine {
     decode: |bytes| Ok(Entry::decode(bytes)?),
     snapshot: Index::encode_checkpoint,
     restore: |bytes| Ok(Index::decode_checkpoint(bytes)?),
+    hash: Index::state_hash,
 };
 
 /// Opens the index's log in `folder`, or begins one if the bucket is new.
@@ -33,13 +34,14 @@ pub async fn open(
     random: &Random,
     registry: &Registry,
 ) -> Result<IndexGroup> {
-    let parts = consensus::Parts::system(clock, registry.clone());
+    let parts = consensus::Parts::system(clock, random.clone(), registry.clone());
     let exists = IndexGroup::exists(&*parts.files, folder);
     let cluster = cluster(bucket, random, folder, exists).await?;
     let path = folder.to_path_buf();
     let group = runtime::blocking(move || {
-        let begin = || Index::new(cluster.id, cluster.incarnation);
-        IndexGroup::open(&path, MACHINE, begin, consensus::Settings::default(), parts)
+        let begin = || Start::Bootstrap(Index::new(cluster.id, cluster.incarnation));
+        let start = if exists { Start::Existing } else { begin() };
+        IndexGroup::open(&path, MACHINE, start, consensus::Settings::default(), parts)
     });
     let group = group.await.with_context(|| format!("open the index in {}", folder.display()))?;
     let log = cluster_of(&group);

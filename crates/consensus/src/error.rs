@@ -41,6 +41,14 @@ pub enum ProposeError {
         /// The most.
         limit: usize,
     },
+    /// No leader is known, or none that answered in time ([`crate::Settings::leader_wait`]).
+    #[error(
+        "the index has no leader: fewer than half of its voters reach one another, or one is being elected (no-leader)"
+    )]
+    NoLeader {
+        /// Whether the entry was never given to a leader, so that it is surely not in the log.
+        is_certain: bool,
+    },
     /// The group was closed. Whether the entry is in the log is not known.
     #[error("the index is closed")]
     Closed,
@@ -57,13 +65,21 @@ impl ProposeError {
 
     /// Whether the entry is surely not in the log. `false`: propose it again to find out.
     pub fn is_certain(&self) -> bool {
-        !matches!(self, ProposeError::Closed)
+        !matches!(self, ProposeError::Closed | ProposeError::NoLeader { is_certain: false })
     }
 }
 
 /// Why a group can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The folder is not what [`crate::Start`] says.
+    #[error("index log: {} can't be opened so: {what}", folder.display())]
+    Start {
+        /// Which.
+        folder: PathBuf,
+        /// How it is.
+        what: &'static str,
+    },
     /// The system refused.
     #[error("index log: {what} {}: {source}", path.display())]
     Io {
@@ -102,6 +118,7 @@ impl OpenError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             OpenError::Io { .. } => ErrorKind::Unavailable,
+            OpenError::Start { .. } => ErrorKind::Bug,
             OpenError::Corrupt { .. } | OpenError::Unreadable { .. } => ErrorKind::Corrupt,
         }
     }

@@ -14,25 +14,33 @@ use std::sync::Arc;
 use std::thread;
 
 use parking_lot::{Mutex, RwLock};
-use runtime::{Clock, Registry};
+use runtime::{Clock, Random, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{OpenError, ProposeError};
 use crate::files::{Files, SystemFiles};
+use crate::identity::begin_or_boot;
 use crate::log::{Log, Record, log_name, parse_log_name, read_log};
 use crate::machine::Machine;
+use crate::members::{Identity, Members, MembersError, Start};
 use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::settings::Settings;
 use crate::snapshot::{parse_snapshot_name, read_snapshot, snapshot_name, write_snapshot};
+use crate::standing::{Standing, StandingRefused};
+use crate::transport::{NoTransport, Transport};
 
 /// What a group is handed.
 #[derive(Clone)]
 pub struct Parts {
     /// Where its files lie.
     pub files: Arc<dyn Files>,
-    /// For how long things took.
+    /// For ticks, deadlines and how long things took.
     pub clock: Arc<dyn Clock>,
+    /// For the replica's id and the jitter of elections.
+    pub random: Random,
+    /// Where messages to other replicas go.
+    pub transport: Arc<dyn Transport>,
     /// Where its metrics go.
     pub registry: Registry,
     /// Ends the process, with the reason. A test may record it and return; then the group answers nothing more.
@@ -40,13 +48,20 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The machine's files, and an abort when the log fails.
-    pub fn system(clock: Arc<dyn Clock>, registry: Registry) -> Parts {
+    /// The machine's files, no other replicas, and an abort when the log fails.
+    pub fn system(clock: Arc<dyn Clock>, random: Random, registry: Registry) -> Parts {
         let fatal = |reason: &str| {
             tracing::error!(reason, "index log failed: the process stops, start it again (index-log-failed)");
             std::process::abort();
         };
-        Parts { files: Arc::new(SystemFiles), clock, registry, fatal: Arc::new(fatal) }
+        Parts {
+            files: Arc::new(SystemFiles),
+            clock,
+            random,
+            transport: Arc::new(NoTransport),
+            registry,
+            fatal: Arc::new(fatal),
+        }
     }
 }
 
@@ -58,6 +73,8 @@ pub struct Group<S, E, A> {
     settings: Settings,
     folder: PathBuf,
     metrics: Metrics,
+    identity: Identity,
+    members: watch::Sender<Members>,
 }
 
 impl<S, E, A> Clone for Group<S, E, A> {
@@ -69,6 +86,8 @@ impl<S, E, A> Clone for Group<S, E, A> {
             settings: self.settings,
             folder: self.folder.clone(),
             metrics: self.metrics.clone(),
+            identity: self.identity,
+            members: self.members.clone(),
         }
     }
 }
@@ -98,22 +117,31 @@ where
     E: Send + 'static,
     A: Send + 'static,
 {
-    /// Whether a group was ever opened in `folder`. If not, [`Group::open`] begins one with the initial state.
+    /// Whether `folder` holds a replica, to be opened with [`Start::Existing`].
     pub fn exists(files: &dyn Files, folder: &Path) -> bool {
         let names = files.names(folder).unwrap_or_default();
         names.iter().any(|name| parse_snapshot_name(name).is_some() || parse_log_name(name).is_some())
     }
 
-    /// Opens the group in `folder`, or begins one with the state that `initial` makes. Blocks.
+    /// Opens the group in `folder`, or begins one there, as `start` says. Blocks.
     ///
-    /// Errors: `Corrupt` when the disk lost something that may have been answered; nothing is changed then.
+    /// Errors: `Start` when the folder is not as `start` has it; `Corrupt` when the disk lost something that may have been answered; nothing is changed then.
     pub fn open(
         folder: &Path,
         machine: Machine<S, E, A>,
-        initial: impl FnOnce() -> S,
+        start: Start<S>,
         settings: Settings,
         parts: Parts,
     ) -> Result<Group<S, E, A>, OpenError> {
+        let exists = Self::exists(&*parts.files, folder);
+        let refuse = |what| Err(OpenError::Start { folder: folder.to_path_buf(), what });
+        let initial = match start {
+            Start::Existing if exists => None,
+            Start::Existing => return refuse("there is no index in it"),
+            Start::Bootstrap(_) | Start::Join(_) if exists => return refuse("there is an index in it already"),
+            Start::Bootstrap(state) | Start::Join(state) => Some(state),
+        };
+        let identity = begin_or_boot(&*parts.files, folder, !exists, &parts.random)?;
         let metrics = Metrics::new(&parts.registry, settings.queue_entries_max);
         let opened = open_files(folder, &machine, initial, &settings, &*parts.files)?;
         tracing::info!(
@@ -149,7 +177,18 @@ where
             path: folder.to_path_buf(),
             source,
         })?;
-        Ok(Group { shared, machine, requests, settings, folder: folder.to_path_buf(), metrics })
+        let id = identity.id;
+        let members = Members { voters: vec![id], leader: Some(id), term: 1, is_leader: true, ..Members::default() };
+        Ok(Group {
+            shared,
+            machine,
+            requests,
+            settings,
+            folder: folder.to_path_buf(),
+            metrics,
+            identity,
+            members: watch::Sender::new(members),
+        })
     }
 
     /// Proposes an entry; answers when it is durable and applied.
@@ -250,6 +289,82 @@ where
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+
+    /// Who this replica is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Takes a message that the transport received from replica `from`. Never blocks; drops it when too many wait.
+    pub fn receive(&self, from: u64, message: Vec<u8>) {
+        tracing::debug!(peer = from, bytes = message.len(), "message for a group of one dropped");
+    }
+
+    /// The transport can't reach `peer` now: entries are sent to it one message at a time until it answers.
+    pub fn unreachable(&self, peer: u64) {
+        tracing::debug!(peer, "peer of a group of one unreachable");
+    }
+
+    /// The transport has carried a message as large as a snapshot to `peer`, or has failed to.
+    pub fn report_snapshot(&self, peer: u64, is_sent: bool) {
+        tracing::debug!(peer, is_sent, "snapshot of a group of one reported");
+    }
+
+    /// Who is in the group, as this replica knows it.
+    pub fn members(&self) -> Members {
+        Members { last_index: self.applied(), ..self.members.borrow().clone() }
+    }
+
+    /// The members, to wait for changes of who is in and who leads; progress alone does not wake.
+    pub fn watch_members(&self) -> watch::Receiver<Members> {
+        self.members.subscribe()
+    }
+
+    /// Adds a replica that follows and does not vote. Answers when that is applied here.
+    pub async fn add_learner(&self, id: u64) -> Result<(), MembersError> {
+        self.one_only(id)
+    }
+
+    /// Makes a learner that has caught up a voter.
+    pub async fn promote(&self, id: u64) -> Result<(), MembersError> {
+        self.one_only(id)
+    }
+
+    /// Makes a voter a learner.
+    pub async fn demote(&self, id: u64) -> Result<(), MembersError> {
+        self.one_only(id)
+    }
+
+    /// Removes a replica, voter or learner. Its id is not used again.
+    pub async fn remove(&self, id: u64) -> Result<(), MembersError> {
+        self.one_only(id)
+    }
+
+    /// Removes voter `old` and makes learner `new`, which has caught up, a voter, in one joint change.
+    pub async fn replace(&self, old: u64, new: u64) -> Result<(), MembersError> {
+        tracing::debug!(old, new, "replacement in a group of one refused");
+        self.one_only(new)
+    }
+
+    /// Hands leadership to a voter that has caught up; answers when it leads, as far as this replica knows.
+    pub async fn transfer_leader(&self, to: u64) -> Result<(), MembersError> {
+        if to == self.identity.id { Ok(()) } else { self.one_only(to) }
+    }
+
+    fn one_only(&self, id: u64) -> Result<(), MembersError> {
+        Err(MembersError::Invalid { what: format!("replica {id:016x}: this version keeps one replica") })
+    }
+
+    /// What this replica says of itself in a hello: all of it is durable.
+    pub fn standing(&self) -> Standing {
+        Standing { id: self.identity.id, last_index: self.applied(), term: 1, boots: self.identity.boots }
+    }
+
+    /// Judges what another replica says of itself, and remembers it: less than it had before is refused.
+    pub fn judge(&self, standing: &Standing) -> Result<(), StandingRefused> {
+        tracing::debug!(?standing, "standing heard by a group of one");
+        Ok(())
+    }
 }
 
 struct Opened<S> {
@@ -264,7 +379,7 @@ struct Opened<S> {
 fn open_files<S, E, A>(
     folder: &Path,
     machine: &Machine<S, E, A>,
-    initial: impl FnOnce() -> S,
+    initial: Option<S>,
     settings: &Settings,
     files: &dyn Files,
 ) -> Result<Opened<S>, OpenError> {
@@ -291,7 +406,7 @@ fn open_files<S, E, A>(
             return Err(OpenError::Corrupt { path: folder.to_path_buf(), offset: 0, what });
         }
         None => {
-            let state = initial();
+            let state = initial.expect("the folder was looked at before");
             write_snapshot(files, folder, 0, &(machine.snapshot)(&state)).map_err(io("begin", folder))?;
             (state, 0)
         }

@@ -10,17 +10,24 @@
 mod error;
 mod files;
 mod group;
+mod identity;
 mod log;
 mod machine;
+mod members;
 mod metrics;
 mod recent;
 mod settings;
 mod snapshot;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 pub use error::{ErrorKind, OpenError, ProposeError};
 pub use files::{Files, LogFile, SystemFiles};
 pub use group::{Group, Parts};
 pub use machine::{BoxError, Machine};
+pub use members::{Identity, Members, MembersError, Progress, Start};
 pub use settings::Settings;
+pub use standing::{Standing, StandingRefused};
+pub use transport::{NoTransport, Transport};

@@ -19,6 +19,8 @@ pub struct Machine<S, E, A> {
     pub snapshot: fn(&S) -> Vec<u8>,
     /// Reads a state.
     pub restore: fn(&[u8]) -> Result<S, BoxError>,
+    /// A hash of the whole state, the same on every replica at the same position. May take as long as a snapshot.
+    pub hash: fn(&S) -> u64,
 }
 
 impl<S, E, A> Clone for Machine<S, E, A> {

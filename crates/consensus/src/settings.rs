@@ -1,4 +1,6 @@
-//! How large things may grow. Nobody could say when to change these, so they are no flags.
+//! How large things may grow, and how long they may take. Nobody could say when to change these, so they are no flags.
+
+use std::time::Duration;
 
 /// Bounds of a group.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +17,8 @@ pub struct Settings {
     /// Entries that [`crate::Group::entries_after`] can still give. Whoever follows asks every few seconds; at a
     /// hundred entries a second 1 MiB is more than a minute.
     pub recent_bytes_max: usize,
+    /// How long a proposal or a read waits for a leader before it fails with `NoLeader`.
+    pub leader_wait: Duration,
 }
 
 impl Default for Settings {
@@ -25,6 +29,7 @@ impl Default for Settings {
             entry_bytes_max: 4 << 20,
             snapshot_after_bytes: 8 << 20,
             recent_bytes_max: 1 << 20,
+            leader_wait: Duration::from_secs(1),
         }
     }
 }

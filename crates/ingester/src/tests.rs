@@ -100,10 +100,14 @@ fn open_group(folder: &std::path::Path, clock: Arc<dyn runtime::Clock>, registry
         decode: |bytes| Ok(Entry::decode(bytes)?),
         snapshot: Index::encode_checkpoint,
         restore: |bytes| Ok(Index::decode_checkpoint(bytes)?),
+        hash: Index::state_hash,
     };
-    let parts = consensus::Parts::system(clock, registry);
+    let parts = consensus::Parts::system(clock, runtime::Random::from_system().unwrap(), registry);
     let folder = folder.join("index");
-    IndexGroup::open(&folder, machine, || Index::new(CLUSTER, 1), consensus::Settings::default(), parts).unwrap()
+    let begin = || consensus::Start::Bootstrap(Index::new(CLUSTER, 1));
+    let exists = IndexGroup::exists(&*parts.files, &folder);
+    let start = if exists { consensus::Start::Existing } else { begin() };
+    IndexGroup::open(&folder, machine, start, consensus::Settings::default(), parts).unwrap()
 }
 
 async fn open_bucket(folder: &std::path::Path, clock: Arc<dyn runtime::Clock>, registry: &Registry) -> Arc<Bucket> {

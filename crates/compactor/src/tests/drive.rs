@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bucket::{Bucket, Cluster, Effect, Fault, Folder, Operation};
-use consensus::{Group, Machine};
+use consensus::{Group, Machine, Start};
 use parking_lot::Mutex;
 use runtime::{ManualClock, Random, Registry, Shutdown, Stage, StopReason};
 use tokio::task::JoinHandle;
@@ -37,11 +37,14 @@ async fn start(dir: &Path) -> Node {
         decode: |bytes| Ok(Entry::decode(bytes)?),
         snapshot: Index::encode_checkpoint,
         restore: |bytes| Ok(Index::decode_checkpoint(bytes)?),
+        hash: Index::state_hash,
     };
-    let parts = consensus::Parts::system(Arc::new(clock.clone()), registry.clone());
-    let initial = || Index::new(cluster.id, cluster.incarnation);
-    let group: IndexGroup =
-        Group::open(&dir.join("index"), machine, initial, consensus::Settings::default(), parts).unwrap();
+    let parts = consensus::Parts::system(Arc::new(clock.clone()), Random::from_system().unwrap(), registry.clone());
+    let folder = dir.join("index");
+    let begin = || Start::Bootstrap(Index::new(cluster.id, cluster.incarnation));
+    let exists = IndexGroup::exists(&*parts.files, &folder);
+    let start = if exists { Start::Existing } else { begin() };
+    let group: IndexGroup = Group::open(&folder, machine, start, consensus::Settings::default(), parts).unwrap();
     check_index_is_newest(&bucket, group.read(Index::revision)).await.unwrap();
     let lowest_in_use = Arc::new(Mutex::new(None));
     let lowest = {

@@ -48,6 +48,11 @@ const MACHINE: Machine<State, Vec<u8>, u64> = Machine {
         }
         Ok(state)
     },
+    hash: |state| {
+        state
+            .iter()
+            .fold(0, |hash, (position, entry)| crc32c::crc32c_append(hash as u32 ^ *position as u32, entry).into())
+    },
 };
 
 /// Small bounds, so that logs are begun and removed all the time.
@@ -66,10 +71,14 @@ fn open(disk: &Disk, settings: Settings) -> Result<Fixture, OpenError> {
     let parts = Parts {
         files: Arc::new(disk.clone()),
         clock: Arc::new(ManualClock::new(0)),
+        random: Random::from_seed(1),
+        transport: Arc::new(NoTransport),
         registry: Registry::new(),
         fatal: Arc::new(move |reason: &str| told.lock().push(reason.to_owned())),
     };
-    let group = Group::open(Path::new(FOLDER), MACHINE, Vec::new, settings, parts)?;
+    let folder = Path::new(FOLDER);
+    let start = if TestGroup::exists(disk, folder) { Start::Existing } else { Start::Bootstrap(Vec::new()) };
+    let group = Group::open(folder, MACHINE, start, settings, parts)?;
     Ok(Fixture { group, fatal })
 }
 
@@ -415,14 +424,15 @@ async fn whatever_was_answered_survives_power_losses_at_any_moment() {
 async fn real_files_work_too() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("data/index");
-    let parts = || Parts::system(Arc::new(ManualClock::new(0)), Registry::new());
-    let group: TestGroup = Group::open(&folder, MACHINE, Vec::new, settings(), parts()).unwrap();
+    let parts = || Parts::system(Arc::new(ManualClock::new(0)), Random::from_seed(1), Registry::new());
+    let start = Start::Bootstrap(Vec::new());
+    let group: TestGroup = Group::open(&folder, MACHINE, start, settings(), parts()).unwrap();
     for i in 0..60 {
         group.propose(vec![i; 30]).await.unwrap();
     }
     group.close().await;
     drop(group);
-    let group: TestGroup = Group::open(&folder, MACHINE, Vec::new, settings(), parts()).unwrap();
+    let group: TestGroup = Group::open(&folder, MACHINE, Start::Existing, settings(), parts()).unwrap();
     assert_eq!(group.applied(), 60);
     assert_eq!(group.propose(vec![1]).await.unwrap(), 61);
 }
