@@ -14,21 +14,25 @@
 mod connect;
 mod error;
 mod hello;
+mod members;
 mod message;
 mod metrics;
 mod peers;
 mod security;
 mod serve;
+mod sessions;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use error::{CallError, Refusal, RefusalKind};
 pub use hello::{Hello, PROTOCOL_VERSION};
+pub use members::{Change, Known, Rules, losses_survived, next_change, voters_wanted};
 pub use message::{Message, split_posts};
 pub use peers::{Peers, PeersParts, Reached};
 pub use security::{Secret, Security, SecurityError};
 pub use serve::serve;
+pub use sessions::{Renewal, Sessions};
 pub use settings::Settings;
 
 use bytes::Bytes;
