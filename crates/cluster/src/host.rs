@@ -105,6 +105,14 @@ impl From<SocketAddr> for HostPort {
     }
 }
 
+impl HostPort {
+    /// Reads a host with a port, or without one, which is then `port`.
+    pub fn parse_or(text: &str, port: u16) -> Result<HostPort, Expected> {
+        let (host, own) = parse_with_port(text)?;
+        Ok(HostPort { host, port: own.unwrap_or(port) })
+    }
+}
+
 impl FromStr for HostPort {
     type Err = Expected;
 
