@@ -45,7 +45,7 @@ const SYSTEM_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 pub struct Resolver {
     nameserver: Option<SocketAddr>,
     clock: Arc<dyn Clock>,
-    // The files as they were when the resolver was made of them.
+    // The files as they were when the resolver was made of them. Locked for moments only, never across an await.
     made: Arc<Mutex<Option<(SystemFiles, TokioResolver)>>>,
 }
 
@@ -109,10 +109,8 @@ impl Resolver {
     }
 
     async fn resolver(&self) -> Result<TokioResolver, String> {
-        let files = match self.nameserver {
-            Some(_) => SystemFiles::default(),
-            None => runtime::blocking(read_system_files).await?,
-        };
+        let has_nameserver = self.nameserver.is_some();
+        let files = runtime::blocking(move || read_system_files(has_nameserver)).await?;
         let mut made = self.made.lock();
         if let Some((made_of, resolver)) = &*made
             && *made_of == files
@@ -126,10 +124,14 @@ impl Resolver {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the two files by which every program on a machine finds names")]
-fn read_system_files() -> Result<SystemFiles, String> {
+fn read_system_files(has_nameserver: bool) -> Result<SystemFiles, String> {
     let [resolv_conf, hosts] = SYSTEM_FILES;
-    let nameservers =
-        std::fs::read(resolv_conf).map_err(|error| format!("cannot be looked up: read {resolv_conf}: {error}"))?;
+    let nameservers = match has_nameserver {
+        true => Vec::new(),
+        false => {
+            std::fs::read(resolv_conf).map_err(|error| format!("cannot be looked up: read {resolv_conf}: {error}"))?
+        }
+    };
     // A machine may do without it.
     Ok([nameservers, std::fs::read(hosts).unwrap_or_default()])
 }
