@@ -80,6 +80,22 @@ pub fn advertised(
         .map_err(|reason| AdvertiseError { reason, seen: Seen(&machine.interfaces).to_string() })
 }
 
+/// Says where others reach a service that listens on `listeners`, such as the HTTP port, of a node that advertises
+/// `host`; none if it listens nowhere that others could be told of.
+///
+/// Where nothing listens on that host, the service's own address is told: it is there alone.
+pub fn service_address(listeners: &[SocketAddr], host: &Host) -> Option<HostPort> {
+    let is_wildcard = |listener: &&SocketAddr| listener.ip().is_unspecified();
+    let port = match host {
+        Host::Address(address) => port_for(listeners, *address),
+        Host::Name(_) => listeners.iter().find(is_wildcard).map(SocketAddr::port),
+    };
+    match port {
+        Some(port) => Some(HostPort { host: host.clone(), port }),
+        None => listeners.iter().find(|listener| !is_wildcard(listener)).map(|listener| (*listener).into()),
+    }
+}
+
 /// What counts of this machine.
 #[derive(Debug, Default)]
 struct Machine {
@@ -351,6 +367,22 @@ mod tests {
         let two = ["eth0 10.0.0.1", "eth1 10.1.0.1"];
         check(&["[::]:1"], &machine(&two, &[], &[]), Err("no other node is known"));
         check(&[], &home(), Err("no address is listened on"));
+    }
+
+    #[test]
+    fn a_service_is_where_it_listens() {
+        let check = |listeners: &[&str], host: &str, expected: Option<&str>| {
+            let listeners: Vec<SocketAddr> = listeners.iter().map(|listener| listener.parse().unwrap()).collect();
+            let found = service_address(&listeners, &host.parse().unwrap()).map(|found| found.to_string());
+            assert_eq!(found.as_deref(), expected, "{listeners:?} {host}");
+        };
+        check(&["[::]:9009"], "10.0.0.1", Some("10.0.0.1:9009"));
+        check(&["127.0.0.1:1", "0.0.0.0:2"], "n1.example", Some("n1.example:2"));
+        check(&["127.0.0.1:9009"], "10.0.0.1", Some("127.0.0.1:9009"));
+        check(&["127.0.0.1:9009"], "n1.example", Some("127.0.0.1:9009"));
+        check(&["127.0.0.1:1", "10.0.0.1:2"], "10.0.0.1", Some("10.0.0.1:2"));
+        check(&["0.0.0.0:9009"], "fd00::1", None);
+        check(&[], "10.0.0.1", None);
     }
 
     #[test]

@@ -304,7 +304,7 @@ impl Agent {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         if let Some(token) = &self.settings.token {
-            let mut value = hyper::header::HeaderValue::from_str(token.expose())
+            let mut value = hyper::header::HeaderValue::from_str(token.reveal())
                 .map_err(|_| "the token has characters that no header may have".to_string())?;
             value.set_sensitive(true);
             request = request.header("X-Consul-Token", value);

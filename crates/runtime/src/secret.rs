@@ -1,26 +1,29 @@
-//! Text that must not be seen: passwords, tokens, keys.
+//! What must never be seen: passwords, keys, tokens.
 
 use std::fmt;
 
-/// A secret text. It cannot be printed by mistake: nothing writes it but who asks for [`Secret::expose`].
+/// A text that no log line, message or page shows.
+///
+/// It has no `Display` and no `Serialize`, and its `Debug` hides it: whoever needs the text says so by
+/// [`Secret::reveal`], at the one place that hands it to a library or compares it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps a text secret.
-    pub fn new(text: String) -> Secret {
-        Secret(text)
+    /// Takes the text in.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
     }
 
-    /// The text, for whoever has to send or compare it. Never log it; compare what others sent in constant time.
-    pub fn expose(&self) -> &str {
+    /// The text itself; never for a message.
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
+        f.write_str("Secret")
     }
 }
 
@@ -29,9 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_not_printed() {
-        let secret = Some(Secret::new("planted".to_string()));
-        assert_eq!(format!("{secret:?}"), "Some([secret])");
-        assert_eq!(secret.unwrap().expose(), "planted");
+    fn debug_hides_it() {
+        assert_eq!(format!("{:?}", Some(Secret::new("hunter2"))), "Some(Secret)");
     }
 }
