@@ -18,6 +18,7 @@ pub mod client;
 pub mod compare;
 pub mod disk;
 pub mod dns;
+pub mod fsync;
 pub mod load;
 pub mod node;
 pub mod process;

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use runtime::InterfaceAddress;
 
-use crate::host::{Expected, Host, HostPort, parse_with_port};
+use crate::host::{AnyHost, Expected, HostPort, parse_with_port};
 
 /// Where the default routes lead: addresses for documentation (RFC 5737, RFC 3849), to which nothing is sent. IPv4
 /// first, as a node without it is rarer than one whose IPv6 prefix its provider changes.
@@ -28,7 +28,7 @@ pub enum Advertise {
     #[default]
     Automatic,
     /// This host; with the listener's port if there is none.
-    Host(Host, Option<u16>),
+    Host(AnyHost, Option<u16>),
     /// The first global or unique local address of this interface, IPv6 before IPv4.
     Interface(String),
 }
@@ -39,7 +39,7 @@ impl FromStr for Advertise {
     fn from_str(text: &str) -> Result<Advertise, Expected> {
         let (host, port) = parse_with_port(text)?;
         match host {
-            Host::Address(address) if address.is_unspecified() || address.is_multicast() => {
+            AnyHost::Address(address) if address.is_unspecified() || address.is_multicast() => {
                 Err("is not an address that others can connect to".to_string())
             }
             host => Ok(Advertise::Host(host, port)),
@@ -84,11 +84,11 @@ pub fn advertised(
 /// `host`; none if it listens nowhere that others could be told of.
 ///
 /// Where nothing listens on that host, the service's own address is told: it is there alone.
-pub fn service_address(listeners: &[SocketAddr], host: &Host) -> Option<HostPort> {
+pub fn service_address(listeners: &[SocketAddr], host: &AnyHost) -> Option<HostPort> {
     let is_wildcard = |listener: &&SocketAddr| listener.ip().is_unspecified();
     let port = match host {
-        Host::Address(address) => port_for(listeners, *address),
-        Host::Name(_) => listeners.iter().find(is_wildcard).map(SocketAddr::port),
+        AnyHost::Address(address) => port_for(listeners, *address),
+        AnyHost::Name(_) => listeners.iter().find(is_wildcard).map(SocketAddr::port),
     };
     match port {
         Some(port) => Some(HostPort { host: host.clone(), port }),

@@ -51,31 +51,31 @@ impl FromStr for DnsName {
 
 /// An address, or a name that one is found for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Host {
+pub enum AnyHost {
     /// `10.0.0.1`, `fd00::1`.
     Address(IpAddr),
     /// `node1.example`.
     Name(DnsName),
 }
 
-impl fmt::Display for Host {
+impl fmt::Display for AnyHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Host::Address(address) => address.fmt(f),
-            Host::Name(name) => name.fmt(f),
+            AnyHost::Address(address) => address.fmt(f),
+            AnyHost::Name(name) => name.fmt(f),
         }
     }
 }
 
-impl FromStr for Host {
+impl FromStr for AnyHost {
     type Err = Expected;
 
-    fn from_str(text: &str) -> Result<Host, Expected> {
+    fn from_str(text: &str) -> Result<AnyHost, Expected> {
         let in_brackets = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
         match in_brackets.unwrap_or(text).parse() {
-            Ok(address) => Ok(Host::Address(address)),
+            Ok(address) => Ok(AnyHost::Address(address)),
             Err(_) if in_brackets.is_some() => Err("is not an IPv6 address in brackets".to_string()),
-            Err(_) => text.parse().map(Host::Name),
+            Err(_) => text.parse().map(AnyHost::Name),
         }
     }
 }
@@ -84,7 +84,7 @@ impl FromStr for Host {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     /// The host.
-    pub host: Host,
+    pub host: AnyHost,
     /// The port, never 0.
     pub port: u16,
 }
@@ -93,15 +93,15 @@ impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             // With its brackets.
-            Host::Address(address) => SocketAddr::new(*address, self.port).fmt(f),
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            AnyHost::Address(address) => SocketAddr::new(*address, self.port).fmt(f),
+            AnyHost::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
 }
 
 impl From<SocketAddr> for HostPort {
     fn from(address: SocketAddr) -> HostPort {
-        HostPort { host: Host::Address(address.ip()), port: address.port() }
+        HostPort { host: AnyHost::Address(address.ip()), port: address.port() }
     }
 }
 
@@ -125,9 +125,9 @@ impl FromStr for HostPort {
 }
 
 /// Reads a host with or without a port. An IPv6 address has a port only behind brackets.
-pub fn parse_with_port(text: &str) -> Result<(Host, Option<u16>), Expected> {
+pub fn parse_with_port(text: &str) -> Result<(AnyHost, Option<u16>), Expected> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok((Host::Address(address), None));
+        return Ok((AnyHost::Address(address), None));
     }
     let (host, port) = match text.rsplit_once(':') {
         // The last colon of `[fd00::1]` is the address's.

@@ -23,8 +23,13 @@ const NEEDS: &[(&str, &str)] = &[
     ("consul.token-file", "consul.address"),
 ];
 
-/// Settings that say the same thing in two ways.
-const EXCLUDES: &[(&str, &str)] = &[("peer.secret", "peer.secret-file"), ("advertise", "advertise-interface")];
+/// Settings that answer the same question in two ways.
+const EXCLUDES: &[(&str, &str)] = &[
+    ("peer.secret", "peer.secret-file"),
+    ("peer.secret", "peer.ca-file"),
+    ("peer.secret-file", "peer.ca-file"),
+    ("advertise", "advertise-interface"),
+];
 
 /// The files of mTLS, which come together.
 const TLS_FILES: [&str; 3] = ["peer.ca-file", "peer.cert-file", "peer.key-file"];
@@ -34,7 +39,7 @@ const TLS_FILES: [&str; 3] = ["peer.ca-file", "peer.cert-file", "peer.key-file"]
 pub struct ClusterSettings {
     /// Its label; the machine's name if there is none.
     pub node_name: Option<String>,
-    /// Where it listens for other nodes; nowhere if this is empty. Then there is a secret, or certificates, or both.
+    /// Where it listens for other nodes; nowhere if this is empty. Otherwise there is either a secret or certificates.
     pub peer_listen: Vec<SocketAddr>,
     /// What every node of the cluster knows.
     pub peer_secret: Option<Secret>,

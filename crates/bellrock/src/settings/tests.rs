@@ -230,7 +230,9 @@ fn what_makes_no_node_among_others_is_listed() {
     check(&[listen, ("expect", "3")], &[long], &["--expect of more than this node means nothing without --join"]);
     check(&[listen, ("expect", "1")], &[long], &[]);
     check(&[listen, ("peer.cert-file", "c")], &[], &["--peer.cert-file needs --peer.ca-file and --peer.key-file"]);
-    check(&[listen, ("peer.ca-file", "a"), ("peer.cert-file", "c"), ("peer.key-file", "k")], &[], &[]);
+    let certificates = [listen, ("peer.ca-file", "a"), ("peer.cert-file", "c"), ("peer.key-file", "k")];
+    check(&certificates, &[], &[]);
+    check(&certificates, &[long], &["BELLROCK_PEER_SECRET and --peer.ca-file exclude one another"]);
     check(&[("advertise", "a"), ("advertise-interface", "b")], &[], &["exclude one another"]);
     check(&[("consul.tags", "a")], &[], &["--consul.tags means nothing without --consul.address"]);
     check(&[("consul.address", "https://a")], &[], &["is not plain HTTP"]);

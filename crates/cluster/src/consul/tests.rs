@@ -1,5 +1,3 @@
-#![allow(clippy::disallowed_methods, reason = "the agent of these tests is a server and a task of its own")]
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 

@@ -23,7 +23,7 @@ use runtime::Clock;
 
 use super::asking::Answer;
 use super::source::Source;
-use crate::host::{DnsName, Host, HostPort};
+use crate::host::{AnyHost, DnsName, HostPort};
 
 /// How long a nameserver may take for one attempt; those of a local network take milliseconds.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -79,8 +79,8 @@ impl Resolver {
     /// Takes five seconds at most.
     pub async fn resolve(&self, host: &HostPort) -> Result<Vec<SocketAddr>, ResolveError> {
         let name = match &host.host {
-            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, host.port)]),
-            Host::Name(name) => name.clone(),
+            AnyHost::Address(address) => return Ok(vec![SocketAddr::new(*address, host.port)]),
+            AnyHost::Name(name) => name.clone(),
         };
         let answer = self.ask(&Source::Addresses { name, port: host.port }).await;
         match answer.error {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::host::{DnsName, Expected, Host, HostPort};
+use crate::host::{AnyHost, DnsName, Expected, HostPort};
 
 /// Where addresses of nodes come from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,12 +49,14 @@ impl FromStr for Source {
         }
         if let Some(host) = text.strip_prefix("dns+") {
             return match host.parse::<HostPort>()? {
-                HostPort { host: Host::Name(name), port } => Ok(Source::Addresses { name, port }),
+                HostPort { host: AnyHost::Name(name), port } => Ok(Source::Addresses { name, port }),
                 address => Err(format!("has an address where dns+ takes a name; write {address} alone")),
             };
         }
         match text.parse::<HostPort>() {
-            Ok(HostPort { host: Host::Address(address), port }) => Ok(Source::Address(SocketAddr::new(address, port))),
+            Ok(HostPort { host: AnyHost::Address(address), port }) => {
+                Ok(Source::Address(SocketAddr::new(address, port)))
+            }
             Ok(name) => Err(format!("is a name without a way to look it up; write dns+{name}")),
             Err(_) => Err("is none of dns+name:port, dnssrv+name, 10.0.0.1:9010, [fd00::1]:9010".to_string()),
         }
