@@ -6,6 +6,7 @@
 mod agents;
 mod corruption;
 mod crash;
+mod discovery;
 mod disks;
 mod layering;
 mod operating;

@@ -73,11 +73,13 @@ pub fn find_prometheus() -> Option<(PathBuf, u32)> {
         Some(path) => PathBuf::from(path),
         None => program("prometheus", "prometheus")?,
     };
-    let output = Command::new(&program).arg("--version").output().ok()?;
+    let output = Command::new(&program).arg("--version").output().expect("prometheus --version runs");
     // 2.42 prints it to stdout, other builds to stderr.
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
-    let version = text.split("version ").nth(1)?.split('.').next()?.parse().ok()?;
+    let version = text.split("version ").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
+    // A build of one's own says its version only with -ldflags "-X github.com/prometheus/common/version.Version=3.14.0".
+    let version = version.unwrap_or_else(|| panic!("{} does not say its version: {text}", program.display()));
     Some((program, version))
 }
 

@@ -35,7 +35,9 @@ pub fn text() -> String {
     for (heading, rows) in GROUPS {
         text.push_str(&format!("\n{heading}\n"));
         for row in *rows {
-            text.push_str(&format!("\n  {} {}{}\n", row.flag(), row.value, marks(row)));
+            // A secret is no flag; it has a key in the file as well, like every setting.
+            let name = if row.is_secret { format!("{}=", row.variable()) } else { format!("{} ", row.flag()) };
+            text.push_str(&format!("\n  {name}{}{}\n", row.value, marks(row)));
             let default =
                 if row.default.is_empty() { String::new() } else { format!(" Default:{UNBROKEN}{}.", row.default) };
             wrap(&format!("{}{default}", row.help), "      ", &mut text);

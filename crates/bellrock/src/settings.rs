@@ -3,6 +3,7 @@
 //! `table` says which settings there are, `sources` where their texts come from, `values` what a text
 //! may be. Here the texts become typed values; `serve` maps those onto the roles' own settings.
 
+pub mod cluster;
 pub mod sources;
 pub mod table;
 pub mod values;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use model::TenantId;
 use tracing::level_filters::LevelFilter;
 
+use cluster::ClusterSettings;
 use sources::{Fault, Given, Surroundings, Texts};
 use values::MemoryMax;
 
@@ -32,6 +34,8 @@ pub struct Settings {
     pub log_level: LevelFilter,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// This node among others.
+    pub cluster: ClusterSettings,
     /// The largest body that is read.
     pub request_bytes_max: u64,
     /// The largest body once decompressed.
@@ -182,6 +186,7 @@ fn read(texts: &Texts, faults: &mut Vec<Fault>) -> Settings {
         log_level: general.one("log.level", log_level),
         log_format: general
             .one("log.format", |text| values::word(text, &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)])),
+        cluster: general.cluster(),
         request_bytes_max: general.one("api.request-bytes-max", values::size),
         request_decoded_bytes_max: general.one("api.request-decoded-bytes-max", values::size),
         cut_age_max: general.one("ingester.cut-age-max", values::duration),
@@ -227,7 +232,7 @@ struct Reader<'a> {
     faults: &'a mut Vec<Fault>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn limits(&mut self) -> Limits {
         Limits {
             retention: self.one("retention", values::retention),
@@ -247,24 +252,41 @@ impl Reader<'_> {
     /// The values of `key`, at least one.
     fn all<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, values::Expected>) -> Vec<T> {
         let row = table::row(key).expect("every key that is read has a row");
-        let own = self.own.and_then(|own| own.get(key));
+        let mut values = self.any(key, &parse);
+        if values.is_empty() {
+            values.extend(parse(row.default).ok());
+        }
+        assert!(!values.is_empty(), "the default of {key} can be read");
+        values
+    }
+
+    /// The value of `key`, if a source gives one.
+    fn optional<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, values::Expected>) -> Option<T> {
+        self.any(key, parse).pop()
+    }
+
+    /// The values of `key` that sources give.
+    fn any<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, values::Expected>) -> Vec<T> {
+        let row = table::row(key).expect("every key that is read has a row");
         let mut values = Vec::new();
-        if let Some(given) = own.or_else(|| self.general.get(key)) {
+        if let Some(given) = self.given(key) {
             if given.texts.is_empty() {
                 self.faults.push(Fault(format!("{} is empty", given.named)));
             }
             for text in &given.texts {
                 match parse(text) {
                     Ok(value) => values.push(value),
+                    Err(expected) if row.is_secret => self.faults.push(Fault(format!("{} {expected}", given.named))),
                     Err(expected) => self.faults.push(Fault(format!("{} {text:?} {expected}", given.named))),
                 }
             }
         }
-        if values.is_empty() {
-            values.extend(parse(row.default).ok());
-        }
-        assert!(!values.is_empty(), "the default of {key} can be read");
         values
+    }
+
+    /// What sources give for `key`.
+    fn given(&self, key: &str) -> Option<&'a Given> {
+        self.own.and_then(|own| own.get(key)).or_else(|| self.general.get(key))
     }
 }
 

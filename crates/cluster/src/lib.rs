@@ -11,9 +11,13 @@
     allow(clippy::disallowed_methods, reason = "tests set the scene with sockets and files of their own")
 )]
 
+mod advertise;
 mod connect;
+mod consul;
+mod discovery;
 mod error;
 mod hello;
+mod host;
 mod members;
 mod message;
 mod metrics;
@@ -25,8 +29,14 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use advertise::{Advertise, AdvertiseError, Advertised, advertised, service_address};
+pub use consul::{ConsulNode, ConsulParts, ConsulSettings, ConsulStatus, register_with_consul};
+pub use discovery::{
+    Discovery, DiscoveryParts, DiscoverySettings, Failure, ResolveError, Resolver, Snapshot, Source, SourceState,
+};
 pub use error::{CallError, Refusal, RefusalKind};
 pub use hello::{Hello, PROTOCOL_VERSION};
+pub use host::{AnyHost, DnsName, HostPort};
 pub use members::{Change, Known, Rules, losses_survived, next_change, voters_wanted};
 pub use message::{Message, split_posts};
 pub use peers::{Peers, PeersParts, Reached};

@@ -10,10 +10,17 @@ use serde_json::Value;
 use super::table::{self, Row};
 
 /// The texts of one setting, one unless it may repeat, and how a message names it and its source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Given {
     pub texts: Vec<String>,
     pub named: String,
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The texts may be secrets.
+        f.debug_struct("Given").field("named", &self.named).finish_non_exhaustive()
+    }
 }
 
 /// What a sentence to the operator says is wrong.
@@ -35,7 +42,7 @@ pub struct Texts {
 }
 
 /// What does not change while the process runs: its flags and its environment.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Surroundings {
     /// Flags in their order, without the leading dashes: (`querier.timeout`, `30s`).
     pub flags: Vec<(String, String)>,
@@ -67,6 +74,12 @@ impl Texts {
                 faults.push(unknown(&format!("--{key}"), "", nearest.map(|key| format!("--{key}"))));
                 continue;
             };
+            if row.is_secret {
+                let (flag, variable) = (row.flag(), row.variable());
+                let hint = format!("use {flag}-file, or the variable {variable}");
+                faults.push(Fault(format!("{flag} would be seen by everybody on this machine; {hint}")));
+                continue;
+            }
             let given = self.settings.entry(row.key).or_insert_with(|| Given { texts: Vec::new(), named: row.flag() });
             given.texts.push(text.clone());
             if given.texts.len() == 2 && !row.may_repeat {

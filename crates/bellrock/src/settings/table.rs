@@ -19,13 +19,15 @@ pub struct Row {
     pub is_per_tenant: bool,
     /// Whether it may be given more than once.
     pub may_repeat: bool,
+    /// Whether its value must not be seen: taken from the environment and the file, never from a flag, and never shown.
+    pub is_secret: bool,
     /// What it does, and when to change it.
     pub help: &'static str,
 }
 
 /// A setting that a restart applies.
 const fn fixed(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Row {
-    Row { key, value, default, is_live: false, is_per_tenant: false, may_repeat: false, help }
+    Row { key, value, default, is_live: false, is_per_tenant: false, may_repeat: false, is_secret: false, help }
 }
 
 /// A setting that a reload applies.
@@ -36,6 +38,11 @@ const fn live(key: &'static str, value: &'static str, default: &'static str, hel
 /// A limit that a reload applies and that a tenant may have its own value of.
 const fn limit(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Row {
     Row { is_per_tenant: true, ..live(key, value, default, help) }
+}
+
+/// A setting that a restart applies and that may be given more than once.
+const fn repeated(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Row {
+    Row { may_repeat: true, ..fixed(key, value, default, help) }
 }
 
 /// The settings under their headings, in the order of the help.
@@ -76,6 +83,102 @@ pub const GROUPS: &[(&str, &[Row])] = &[
             ),
             live("log.level", "LEVEL", "info", "Logs what is at least this severe: error, warn, info, debug or trace."),
             fixed("log.format", "FORMAT", "logfmt", "Writes logfmt or json, to stderr."),
+        ],
+    ),
+    (
+        "The cluster",
+        &[
+            fixed(
+                "node.name",
+                "NAME",
+                "",
+                "What this node is called in logs and on the status page; the machine's name if left out. Only a label: \
+                 a node is known by an id that it draws itself.",
+            ),
+            repeated(
+                "peer.listen",
+                "ADDRESS",
+                "",
+                "Listens for other nodes on this address and port, such as [::]:9010; may be given more than once. \
+                 Without it this node is a cluster of its own. Needs a secret or certificates.",
+            ),
+            Row {
+                is_secret: true,
+                ..fixed(
+                    "peer.secret",
+                    "TEXT",
+                    "",
+                    "The secret that every node of the cluster knows, 16 bytes or more: openssl rand -hex 32 makes one. \
+                     Never a flag, as those are seen by everybody on the machine.",
+                )
+            },
+            fixed(
+                "peer.secret-file",
+                "FILE",
+                "",
+                "Reads that secret from a file, which only its owner should be able to read.",
+            ),
+            fixed(
+                "peer.ca-file",
+                "FILE",
+                "",
+                "Accepts other nodes by certificates (mTLS) that this authority has signed. With peer.cert-file and \
+                 peer.key-file.",
+            ),
+            fixed("peer.cert-file", "FILE", "", "This node's certificate, with those that lead up to the authority."),
+            fixed("peer.key-file", "FILE", "", "The private key of that certificate."),
+            repeated(
+                "join",
+                "SOURCE",
+                "",
+                "Where the addresses of other nodes come from: dns+NAME:PORT (A and AAAA records), dnssrv+NAME (SRV \
+                 records, with their ports), or an address with its port. May be given more than once, is asked again for \
+                 ever, and may name this node too.",
+            ),
+            fixed(
+                "join.nameserver",
+                "ADDRESS",
+                "",
+                "Asks this nameserver, with its port or 53, instead of those in /etc/resolv.conf. In the file the key has its \
+                 dot: join.nameserver.",
+            ),
+            fixed(
+                "expect",
+                "COUNT",
+                "",
+                "Begins a new cluster once this many nodes see one another and none of them has one. Give it to every node \
+                 at the first start; it means nothing later. With join and without it, a node only joins a cluster.",
+            ),
+            fixed(
+                "advertise",
+                "HOST",
+                "",
+                "Where other nodes reach this one: an address or a host name, with a port if it is not peer.listen's. If left \
+                 out, the address that is listened on, or the one that leads to the other nodes.",
+            ),
+            fixed(
+                "advertise-interface",
+                "NAME",
+                "",
+                "Advertises the first address of this network interface that others can reach, IPv6 before IPv4. For \
+                 meshes, whose addresses are given out.",
+            ),
+            fixed(
+                "consul.address",
+                "ADDRESS",
+                "",
+                "Registers this node with the Consul agent there, such as 127.0.0.1:8500, by plain HTTP, and takes it away at \
+                 the stop. Other nodes then find it by --join dnssrv+bellrock-peer.service.consul.",
+            ),
+            fixed(
+                "consul.service",
+                "NAME",
+                "bellrock",
+                "The name of the service at the HTTP port; that of the peer port has -peer behind it.",
+            ),
+            repeated("consul.tags", "TAG", "", "A tag of both services; may be given more than once."),
+            repeated("consul.meta", "KEY=VALUE", "", "Metadata of both services; may be given more than once."),
+            fixed("consul.token-file", "FILE", "", "Reads the token that may register the services from a file."),
         ],
     ),
     (

@@ -187,6 +187,84 @@ fn every_default_can_be_read_and_every_row_is_read() {
     }
 }
 
+#[test]
+fn a_node_among_others_is_read_whole() {
+    let secret = File::new("0123456789abcdef\n");
+    let file = File::new(
+        "peer: {listen: '[::]:9010'}\njoin: ['dns+nodes.example:9010', 'dnssrv+_peer._tcp.example', '10.0.0.1:9010']\n\
+         join.nameserver: 10.0.0.53\nexpect: 3\nadvertise_interface: mesh\nnode: {name: n1}\n\
+         consul: {address: 'http://127.0.0.1', tags: [a, b], meta: [zone=a], service: metrics}\n",
+    );
+    let flags = [("peer.secret-file", &*secret.path().display().to_string())];
+    let cluster = Loaded::read(&surroundings(&flags, &[], Some(&file.path()))).unwrap().settings.cluster;
+    assert_eq!(cluster.peer_listen, ["[::]:9010".parse().unwrap()]);
+    assert_eq!(cluster.peer_secret.as_ref().map(runtime::Secret::reveal), Some("0123456789abcdef"));
+    assert_eq!((cluster.discovery.sources.len(), cluster.expect), (3, Some(3)));
+    assert_eq!(cluster.discovery.nameserver, Some("10.0.0.53:53".parse().unwrap()));
+    assert_eq!(cluster.advertise, ::cluster::Advertise::Interface("mesh".to_string()));
+    assert_eq!(cluster.node_name.as_deref(), Some("n1"));
+    let consul = cluster.consul.unwrap();
+    assert_eq!((consul.address.to_string().as_str(), consul.service.as_str()), ("127.0.0.1:8500", "metrics"));
+    assert_eq!((consul.tags.as_slice(), consul.meta["zone"].as_str()), (&*own(&["a", "b"]), "a"));
+
+    let nothing = Loaded::read(&Surroundings::default()).unwrap().settings.cluster;
+    assert!(nothing.peer_listen.is_empty() && nothing.consul.is_none() && nothing.expect.is_none());
+    assert_eq!(nothing.advertise, ::cluster::Advertise::Automatic);
+}
+
+#[test]
+fn what_makes_no_node_among_others_is_listed() {
+    let check = |flags: &[(&str, &str)], variables: &[(&str, &str)], expected: &[&str]| {
+        let found = faults_of(&surroundings(flags, variables, None));
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{found}");
+        }
+    };
+    let long = ("BELLROCK_PEER_SECRET", "0123456789abcdef");
+    let listen = ("peer.listen", "[::1]:0");
+    check(&[listen], &[long], &[]);
+    check(&[listen], &[], &["--peer.listen needs --peer.secret-file, BELLROCK_PEER_SECRET or --peer.ca-file"]);
+    check(&[("join", "10.0.0.1:1")], &[], &["--join means nothing without --peer.listen"]);
+    check(&[("join", "nodes:1"), listen], &[long], &["--join \"nodes:1\" is a name without a way to look it up"]);
+    check(&[listen, ("expect", "3")], &[long], &["--expect of more than this node means nothing without --join"]);
+    check(&[listen, ("expect", "1")], &[long], &[]);
+    check(&[listen, ("peer.cert-file", "c")], &[], &["--peer.cert-file needs --peer.ca-file and --peer.key-file"]);
+    let certificates = [listen, ("peer.ca-file", "a"), ("peer.cert-file", "c"), ("peer.key-file", "k")];
+    check(&certificates, &[], &[]);
+    check(&certificates, &[long], &["BELLROCK_PEER_SECRET and --peer.ca-file exclude one another"]);
+    check(&[("advertise", "a"), ("advertise-interface", "b")], &[], &["exclude one another"]);
+    check(&[("consul.tags", "a")], &[], &["--consul.tags means nothing without --consul.address"]);
+    check(&[("consul.address", "https://a")], &[], &["is not plain HTTP"]);
+    check(&[("consul.address", "a"), ("consul.meta", "a")], &[], &["is not of the form key=value"]);
+    check(&[("join.nameserver", "a")], &[], &["is not an IP address"]);
+    let short = File::new("\n");
+    let path = short.path().display().to_string();
+    check(&[listen, ("peer.secret-file", &path)], &[], &["is an empty file"]);
+    short.write("short\n");
+    check(&[listen, ("peer.secret-file", &path)], &[], &["has a secret that is 5 bytes long; the secret of a cluster"]);
+    short.write(&"x".repeat(5000));
+    check(&[listen, ("peer.secret-file", &path)], &[], &["is larger than 4096 bytes"]);
+    short.write("0123456789abcdef");
+    check(&[listen, ("peer.secret-file", &path)], &[long], &["BELLROCK_PEER_SECRET and --peer.secret-file exclude"]);
+}
+
+#[test]
+fn a_secret_is_no_flag_and_is_never_shown() {
+    let planted = "planted-secret-0123456789";
+    let file = File::new(&format!("peer: {{listen: '[::1]:0', secret: {planted}}}\n"));
+    let loaded = Loaded::read(&surroundings(&[], &[], Some(&file.path()))).unwrap();
+    assert_eq!(loaded.settings.cluster.peer_secret.as_ref().map(runtime::Secret::reveal), Some(planted));
+    assert!(!format!("{loaded:?}").contains("planted"));
+    let found = faults_of(&surroundings(&[("peer.secret", planted)], &[("BELLROCK_PEER_SECRET", "plant")], None));
+    let expected = [
+        "--peer.secret would be seen by everybody on this machine; use --peer.secret-file, or the variable \
+         BELLROCK_PEER_SECRET",
+        "BELLROCK_PEER_SECRET is 5 bytes long; the secret of a cluster has 16 or more",
+    ];
+    assert_eq!(found, expected);
+}
+
 fn own(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| text.to_string()).collect()
 }

@@ -1,8 +1,11 @@
 //! Turns the text of a setting into its value, or into a sentence that says what was expected.
 
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use runtime::Secret;
 
 /// What is said about a text that cannot be read; follows the text in the message.
 pub type Expected = String;
@@ -28,6 +31,12 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("GB", 1_000_000_000),
     ("TB", 1_000_000_000_000),
 ];
+
+/// A secret that can be guessed is none: 16 random bytes, even as base64 or hexadecimal text, are safe.
+const CLUSTER_SECRET_BYTES_MIN: usize = 16;
+
+/// Whoever names a larger file meant another one.
+const SECRET_FILE_BYTES_MAX: u64 = 4096;
 
 /// A length of time longer than nothing: `30s`, `1h30m`, `2w`. A year has 365 days, as in PromQL.
 pub fn duration(text: &str) -> Result<Duration, Expected> {
@@ -110,6 +119,65 @@ pub fn count(text: &str) -> Result<u64, Expected> {
 /// An IP address and a port: `127.0.0.1:9009`, `[::]:9009`.
 pub fn address(text: &str) -> Result<SocketAddr, Expected> {
     text.parse().map_err(|_| "is not an IP address with a port, such as 127.0.0.1:9009 or [::]:9009".to_string())
+}
+
+/// A nameserver: an IP address, with a port unless it is 53.
+pub fn nameserver(text: &str) -> Result<SocketAddr, Expected> {
+    let with_port = text.parse().or_else(|_| text.parse().map(|address: IpAddr| SocketAddr::new(address, 53)));
+    with_port.map_err(|_| "is not an IP address, such as 10.0.0.53, 10.0.0.53:5353 or [fd00::53]:53".to_string())
+}
+
+/// The secret of a cluster.
+pub fn cluster_secret(text: &str) -> Result<Secret, Expected> {
+    match text.len() {
+        0..CLUSTER_SECRET_BYTES_MIN => {
+            Err(format!("is {} bytes long; the secret of a cluster has {CLUSTER_SECRET_BYTES_MIN} or more", text.len()))
+        }
+        _ => Ok(Secret::new(text)),
+    }
+}
+
+/// The path of a file that holds a secret and nothing else; reads it. A final line break is none of it.
+pub fn secret_file(path: &str) -> Result<Secret, Expected> {
+    let mut text = String::new();
+    #[allow(clippy::disallowed_methods, reason = "the operator's file, read once at start and on SIGHUP")]
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(SECRET_FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if text.len() as u64 > SECRET_FILE_BYTES_MAX {
+        return Err(format!("is larger than {SECRET_FILE_BYTES_MAX} bytes"));
+    }
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err("is an empty file".to_string()),
+        text => Ok(Secret::new(text)),
+    }
+}
+
+/// `key=value`.
+pub fn key_and_value(text: &str) -> Result<(String, String), Expected> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && is_visible(text) => Ok((key.to_string(), value.to_string())),
+        _ => Err("is not of the form key=value".to_string()),
+    }
+}
+
+/// A name of letters, digits and `._-`, up to 100 of them.
+pub fn name(text: &str) -> Result<String, Expected> {
+    let is_known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    match (1..=100).contains(&text.len()) && text.bytes().all(is_known) {
+        true => Ok(text.to_string()),
+        false => Err("is not 1 to 100 characters of [A-Za-z0-9_.-]".to_string()),
+    }
+}
+
+/// A text that is not empty and has no control characters.
+pub fn visible(text: &str) -> Result<String, Expected> {
+    if is_visible(text) { Ok(text.to_string()) } else { Err("is empty or has control characters".to_string()) }
+}
+
+fn is_visible(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_control)
 }
 
 /// A path that is not empty.
