@@ -169,6 +169,11 @@ impl<S, E, A> Replica<S, E, A> {
         &self.shared
     }
 
+    #[cfg(test)]
+    pub fn installed(&self) -> u64 {
+        self.metrics.snapshots_installed.get()
+    }
+
     pub fn applied(&self) -> u64 {
         self.core.applied_index()
     }

@@ -116,6 +116,8 @@ struct Sim {
     order: u64,
     blocked: HashSet<(u64, u64)>,
     loss: u64,
+    /// One of so many steps breaks something, about eight times.
+    faults: u64,
     has_faults: bool,
     settings: Settings,
     permits: Arc<Semaphore>,
@@ -134,9 +136,14 @@ struct Sim {
     is_wiped: bool,
     answered_reads: u64,
     trace: u32,
+    wipes: u64,
 }
 
 impl Sim {
+    fn installed(&self) -> u64 {
+        self.nodes.iter().filter_map(|node| node.replica.as_ref()).map(|r| r.installed()).sum()
+    }
+
     fn new(seed: u64) -> Sim {
         let random = Random::from_seed(seed);
         let settings = Settings {
@@ -150,7 +157,8 @@ impl Sim {
             snapshot_wait: std::time::Duration::from_secs(3),
             ..Settings::default()
         };
-        let loss = random.below(15);
+        let loss = random.below(10);
+        let faults = 200 << random.below(5);
         let mut sim = Sim {
             seed,
             random,
@@ -160,6 +168,7 @@ impl Sim {
             order: 0,
             blocked: HashSet::new(),
             loss,
+            faults,
             has_faults: true,
             settings,
             permits: Arc::new(Semaphore::new(1 << 20)),
@@ -175,6 +184,7 @@ impl Sim {
             is_wiped: false,
             answered_reads: 0,
             trace: 0,
+            wipes: 0,
         };
         for i in 0..5 {
             let node = sim.begin(i == 0);
@@ -252,7 +262,8 @@ impl Sim {
             Ok(()) => self.after_turn(i),
             Err(stop) if node.is_armed => {
                 tracing::debug!(?stop, "died");
-                self.deliver_outbox(i);
+                // What it answered and sent before is out.
+                self.after_turn(i);
                 self.crash(i);
             }
             Err(stop) => panic!("seed {}: node {i}: {stop:?}", self.seed),
@@ -389,7 +400,16 @@ impl Sim {
     fn break_something(&mut self) {
         let ids: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
         let i = self.random.below(5) as usize;
-        match self.random.below(400) {
+        if self.random.below(120) == 0 {
+            self.blocked.clear();
+        }
+        if self.random.below(80) == 0 {
+            self.nodes[i].disk.set_full(false);
+        }
+        if self.random.below(50) == 0 {
+            self.wipe(i);
+        }
+        match self.random.below(self.faults) {
             0 if self.nodes[i].replica.is_some() => self.crash(i),
             1 if !self.nodes[i].is_armed => {
                 self.nodes[i].disk.die_after(self.random.below(30));
@@ -411,20 +431,17 @@ impl Sim {
                 let other = self.random.below(5) as usize;
                 self.blocked.insert((ids[i], ids[other]));
             }
-            4..=6 => self.blocked.clear(),
-            7 => self.nodes[i].disk.set_full(true),
-            8..=10 => self.nodes[i].disk.set_full(false),
-            11 => self.wipe(i),
-            12 => {
+            4 => self.nodes[i].disk.set_full(true),
+            5 => {
                 let other = self.random.below(5) as usize;
                 self.turn(i, vec![Input::Unreachable(ids[other])], 0);
             }
-            13 => {
+            6 => {
                 let (answer, _) = oneshot::channel();
                 let other = self.random.below(5) as usize;
                 self.turn(i, vec![Input::Transfer(ids[other], answer)], 0);
             }
-            14 => {
+            7 => {
                 let (done, _) = oneshot::channel();
                 self.turn(i, vec![Input::Close(done)], 0);
                 // The disk of a closed one is as safe as of any other.
@@ -449,6 +466,7 @@ impl Sim {
             return;
         }
         self.is_wiped = true;
+        self.wipes += 1;
         let id = self.nodes[i].id;
         self.nodes[i] = self.begin(false);
         tracing::debug!(node = i, id, "wiped");
@@ -523,6 +541,13 @@ impl Sim {
             }
         }
         sim.heal();
+        if std::env::var("CONSENSUS_SHOW").is_ok() {
+            println!(
+                "seed {seed}: acked {} of {}, refused {}, reads {}, now {}, positions {:?}, terms {}, wiped {}, installed {}, sent {}",
+                sim.acked.len(), sim.next_entry, sim.refused.len(), sim.answered_reads, sim.now, sim.history.keys().last(),
+                sim.leader().unwrap().1.term, sim.wipes, sim.installed(), sim.order
+            );
+        }
         (sim.trace, sim.acked.len())
     }
 
