@@ -19,6 +19,7 @@ pub type IndexGroup = Group<Index, Entry, Result<Applied, Refused>>;
 /// The state machine behind it; neither crate knows the other.
 const MACHINE: Machine<Index, Entry, Result<Applied, Refused>> = Machine {
     apply: |index, position, entry| index.apply(position, entry),
+    advance: Index::advance,
     encode: Entry::encode,
     decode: |bytes| Ok(Entry::decode(bytes)?),
     snapshot: Index::encode_checkpoint,

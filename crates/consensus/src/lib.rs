@@ -7,15 +7,23 @@
 //!
 //! The log's and snapshots' bytes: docs/formats/log.md. What survives what: `log.rs`.
 
+mod codec;
+mod core;
+mod envelope;
 mod error;
 mod files;
+mod folder;
 mod group;
 mod identity;
 mod log;
+mod logger;
 mod machine;
+mod mem_log;
 mod members;
 mod metrics;
+mod queue;
 mod recent;
+mod replica;
 mod settings;
 mod snapshot;
 mod standing;

@@ -9,8 +9,11 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// for them to close over.
 #[derive(Debug)]
 pub struct Machine<S, E, A> {
-    /// Applies the entry at a position. Positions ascend, perhaps with gaps.
+    /// Applies the entry at a position. Positions ascend; those between are the group's own, see `advance`.
     pub apply: fn(&mut S, position: u64, entry: &E) -> A,
+    /// The log holds nothing for the state at a position: a leader began, or the members changed. With `apply`, every
+    /// position comes once, ascending.
+    pub advance: fn(&mut S, position: u64),
     /// The entry's bytes.
     pub encode: fn(&E) -> Vec<u8>,
     /// Reads an entry; an error stops the replica, nothing is ever skipped.

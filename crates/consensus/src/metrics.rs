@@ -11,6 +11,13 @@ pub struct Metrics {
     pub batch_entries: Histogram,
     pub sync_duration: Histogram,
     pub applied_position: Gauge,
+    pub committed_position: Gauge,
+    pub is_leader: Gauge,
+    pub term: Gauge,
+    pub proposals_forwarded: Counter,
+    pub messages_dropped: Counters<1>,
+    pub snapshots_sent: Counter,
+    pub snapshots_installed: Counter,
     pub log_bytes: Gauge,
     pub snapshots: Counter,
     pub snapshots_failed: Counter,
@@ -31,7 +38,7 @@ impl Metrics {
             ),
             queue_entries: registry.gauge(
                 "bellrock_consensus_queue_entries",
-                "Proposals that wait for the index log. Worry when it stays near the capacity: the disk is too slow.",
+                "Proposals that wait or are under way. Worry when it stays near the capacity: a disk is too slow, or no leader.",
             ),
             batch_entries: registry.histogram(
                 "bellrock_consensus_batch_entries",
@@ -45,6 +52,28 @@ impl Metrics {
             ),
             applied_position: registry
                 .gauge("bellrock_consensus_applied_position", "The position of the last entry applied."),
+            committed_position: registry.gauge(
+                "bellrock_consensus_committed_position",
+                "The last position known to be committed. Worry when the applied one stays behind it.",
+            ),
+            is_leader: registry.gauge("bellrock_consensus_is_leader", "1 on the replica that leads, 0 on the others."),
+            term: registry.gauge(
+                "bellrock_consensus_term",
+                "Raft's term. Worry when it goes up without a node having stopped: leaders are too slow to be heard.",
+            ),
+            proposals_forwarded: registry
+                .counter("bellrock_consensus_proposals_forwarded_total", "Entries sent to the leader, repeats included."),
+            messages_dropped: registry.counters(
+                "bellrock_consensus_messages_dropped_total",
+                "Messages of other replicas that were not listened to. Worry when queue_full or malformed grows.",
+                ["reason"],
+            ),
+            snapshots_sent: registry.counter(
+                "bellrock_consensus_snapshots_sent_total",
+                "Whole states sent to replicas that the log no longer reaches back to.",
+            ),
+            snapshots_installed: registry
+                .counter("bellrock_consensus_snapshots_installed_total", "Whole states taken over from a leader."),
             log_bytes: registry.gauge("bellrock_consensus_log_bytes", "Length of the index log since its snapshot."),
             snapshots: registry.counter("bellrock_consensus_snapshots_total", "Local snapshots tried."),
             snapshots_failed: registry.counter(

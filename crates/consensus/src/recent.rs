@@ -2,21 +2,26 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 /// A window at the end of the log, bounded by bytes.
 pub struct Recent {
-    entries: VecDeque<(u64, Vec<u8>)>,
+    entries: VecDeque<(u64, Bytes)>,
     /// Every entry after this position is in the window.
     complete_after: u64,
+    /// Everything up to this position was applied.
+    upto: u64,
     bytes: usize,
     bytes_max: usize,
 }
 
 impl Recent {
     pub fn new(position: u64, bytes_max: usize) -> Recent {
-        Recent { entries: VecDeque::new(), complete_after: position, bytes: 0, bytes_max }
+        Recent { entries: VecDeque::new(), complete_after: position, upto: position, bytes: 0, bytes_max }
     }
 
-    pub fn push(&mut self, position: u64, payload: Vec<u8>) {
+    pub fn push(&mut self, position: u64, payload: Bytes) {
+        self.upto = position;
         self.bytes += payload.len() + ENTRY_BYTES;
         self.entries.push_back((position, payload));
         while self.bytes > self.bytes_max {
@@ -26,8 +31,17 @@ impl Recent {
         }
     }
 
+    /// A position without an entry was applied.
+    pub fn advance(&mut self, position: u64) {
+        self.upto = position;
+    }
+
+    pub fn upto(&self) -> u64 {
+        self.upto
+    }
+
     /// `None`: some have left the window.
-    pub fn after(&self, position: u64) -> Option<impl Iterator<Item = &(u64, Vec<u8>)>> {
+    pub fn after(&self, position: u64) -> Option<impl Iterator<Item = &(u64, Bytes)>> {
         if position < self.complete_after {
             return None;
         }

@@ -1,5 +1,7 @@
 //! What a replica says of itself when it meets another: an old copy of a disk shows by having less than was seen.
 
+use std::collections::BTreeMap;
+
 /// How far a replica is, all of it durable. Said in every hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -28,4 +30,60 @@ pub struct StandingRefused {
     pub told: u64,
     /// What was seen of it.
     pub seen: u64,
+}
+
+/// More replicas than any group has had; those of the lowest ids are forgotten first.
+const REPLICAS_MAX: usize = 1000;
+
+/// The most that was seen of each other replica since this process began.
+#[derive(Debug, Default)]
+pub struct Seen(BTreeMap<u64, Most>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Most {
+    term: u64,
+    boots: u64,
+    /// In this term this replica led, and the other had acked this position: only the leader of a later term can
+    /// have it cut anything off.
+    acked: (u64, u64),
+    /// It acked this position, which was committed: nobody ever cuts that off.
+    committed: u64,
+}
+
+impl Seen {
+    /// A message of `term` came, perhaps acking what is up to `acked`.
+    pub fn hear(&mut self, id: u64, term: u64, acked: Option<u64>, committed: u64) {
+        let most = self.most(id);
+        most.term = most.term.max(term);
+        if let Some(acked) = acked {
+            most.acked = most.acked.max((term, acked));
+            most.committed = most.committed.max(acked.min(committed));
+        }
+    }
+
+    /// Judges and remembers what a replica says of itself.
+    pub fn judge(&mut self, standing: &Standing) -> Result<(), StandingRefused> {
+        let Standing { id, last_index, term, boots } = *standing;
+        let most = self.most(id);
+        let acked = if term == most.acked.0 { most.acked.1 } else { 0 };
+        let checks = [
+            ("boot", boots, most.boots),
+            ("term", term, most.term),
+            ("last position", last_index, acked.max(most.committed)),
+        ];
+        for (what, told, seen) in checks {
+            if told < seen {
+                return Err(StandingRefused { id, what, told, seen });
+            }
+        }
+        (most.boots, most.term) = (boots, term);
+        Ok(())
+    }
+
+    fn most(&mut self, id: u64) -> &mut Most {
+        while self.0.len() > REPLICAS_MAX {
+            self.0.pop_first();
+        }
+        self.0.entry(id).or_default()
+    }
 }

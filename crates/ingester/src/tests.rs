@@ -96,6 +96,7 @@ impl Process {
 fn open_group(folder: &std::path::Path, clock: Arc<dyn runtime::Clock>, registry: Registry) -> IndexGroup {
     let machine = consensus::Machine {
         apply: |index: &mut Index, position, entry: &Entry| index.apply(position, entry),
+        advance: Index::advance,
         encode: Entry::encode,
         decode: |bytes| Ok(Entry::decode(bytes)?),
         snapshot: Index::encode_checkpoint,

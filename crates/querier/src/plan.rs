@@ -63,7 +63,9 @@ pub(crate) struct Plan {
 impl Plan {
     /// Plans at the newest revision: everything acked before the call is in it.
     pub(crate) async fn new(group: &IndexGroup, plans: &OldestPlan, range: TimeRange) -> Result<Plan, QueryError> {
-        group.read_index().await.map_err(|e| QueryError::Index(e.to_string()))?;
+        let failed = |e: consensus::ProposeError| QueryError::Index(e.to_string());
+        let newest = group.read_index().await.map_err(failed)?;
+        group.wait_applied(newest).await.map_err(failed)?;
         let mut planned = None;
         let pin = plans.pin(|| {
             let plan = group.read(|index| index.plan(range));

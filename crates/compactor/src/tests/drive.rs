@@ -33,6 +33,7 @@ async fn start(dir: &Path) -> Node {
     };
     let machine = Machine {
         apply: Index::apply,
+        advance: Index::advance,
         encode: Entry::encode,
         decode: |bytes| Ok(Entry::decode(bytes)?),
         snapshot: Index::encode_checkpoint,
