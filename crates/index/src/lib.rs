@@ -20,6 +20,7 @@ mod delete;
 mod encoding;
 mod entry;
 mod plan;
+mod recovered;
 mod refused;
 mod state;
 #[cfg(test)]

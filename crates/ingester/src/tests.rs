@@ -39,6 +39,7 @@ impl Process {
             registry,
             tasks: tasks.clone(),
             node: NodeId(1),
+            session: Arc::new(crate::AlwaysInSession),
         };
         let ingester = Ingester::start(settings, parts).await.unwrap();
         Process { ingester, group, tasks }
