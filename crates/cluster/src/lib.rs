@@ -1,0 +1,1 @@
+//! Finds the other nodes and carries messages to them.
