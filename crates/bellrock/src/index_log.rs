@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bucket::{Bucket, Cluster, Folder};
 use consensus::{Group, Machine};
-use index::{Applied, Entry, Index, Refused};
+use index::{Applied, Entry, Index, NodeId, Refused};
 use runtime::{Clock, Random, Registry};
 
 /// The index as consensus keeps it.
@@ -55,6 +55,27 @@ pub async fn open(
     Ok(group)
 }
 
+/// This node's id: drawn once when the index's folder is begun, kept in it, and never used again when it is lost.
+///
+/// The live writers of this id in the index are those of dead processes of this folder.
+pub async fn node(folder: &Path, random: &Random) -> Result<NodeId> {
+    let (path, drawn) = (folder.join("node"), NodeId(random.u64()));
+    let kept = runtime::blocking(move || read_or_write(&path, drawn));
+    kept.await.with_context(|| format!("read the node's id in {}", folder.display()))
+}
+
+#[allow(clippy::disallowed_methods, reason = "one small file, read once at the start")]
+fn read_or_write(path: &Path, drawn: NodeId) -> Result<NodeId> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(NodeId(u64::from_str_radix(text.trim(), 16)?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            runtime::write_atomically(path, format!("{:016x}\n", drawn.0).as_bytes())?;
+            Ok(drawn)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The cluster that an index is of.
 pub fn cluster_of(group: &IndexGroup) -> Cluster {
     let (id, incarnation) = group.read(|index| (index.cluster(), index.incarnation()));
@@ -95,7 +116,7 @@ async fn holds_nothing(bucket: &Bucket) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use index::{Command, NodeId};
+    use index::Command;
     use runtime::SystemClock;
 
     struct Data {

@@ -42,7 +42,8 @@ pub fn newest_checkpoint(listed: &[Listed]) -> Option<ObjectKey> {
 pub fn next_changes(listed: &[Listed], at: Revision) -> Option<ObjectKey> {
     let following = listed.iter().filter_map(|listed| match listed.key {
         ObjectKey::Changes { first, last } => {
-            let follows = first.incarnation == at.incarnation && first.position <= at.position + 1 && at.position < last;
+            let follows =
+                first.incarnation == at.incarnation && first.position <= at.position + 1 && at.position < last;
             follows.then_some((last, first))
         }
         _ => None,

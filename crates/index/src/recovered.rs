@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use model::{Incarnation, Revision, SegmentNumber, WriterId};
+use model::{Incarnation, NodeId, Revision, SegmentNumber, WriterId};
 
-use crate::entry::{NodeId, SegmentMeta};
+use crate::entry::SegmentMeta;
 use crate::state::{CompactLease, Index, Stage, Writer};
 
 impl Index {
@@ -49,6 +49,8 @@ impl Index {
             writer.adopter = None;
         }
         self.writers.retain(|_, writer| writer.added > writer.cut);
+        // Whoever is there after a recovery is new, and says so itself.
+        self.nodes.clear();
         self.compact = CompactLease { number: 0, is_spent: true, holder: None };
         self.revision = Revision { incarnation, position: 0 };
         self

@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use index::{Index, NodeId, Stage};
-use model::{Lease, SegmentNumber, WriterId};
+use index::{Index, Stage};
+use model::{Lease, NodeId, SegmentNumber, WriterId};
 
 /// What the machine goes by.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +133,15 @@ pub fn granted(index: &Index, node: NodeId) -> impl Iterator<Item = (WriterId, L
         .writers()
         .filter(move |(_, writer)| writer.stage == Stage::Fenced && writer.adopter == Some(node))
         .map(move |(id, writer)| (id, Lease { incarnation, number: writer.lease }))
+}
+
+/// The live writers of `node` that another process registered, which is dead: a Register may commit after its process has
+/// ended. Nobody else would fence them, because the node renews its session.
+pub fn strays(index: &Index, node: NodeId, is_ours: impl Fn(u64) -> bool) -> impl Iterator<Item = WriterId> {
+    let strays = index
+        .writers()
+        .filter(move |(_, writer)| writer.stage == Stage::Live && writer.node == node && !is_ours(writer.nonce));
+    strays.map(|(id, _)| id)
 }
 
 impl Adopt {

@@ -5,15 +5,16 @@
 //! taken at once, by a new writer; queries of an adopted one's samples wait until its segments are loaded. A head whose
 //! writer is closed, or adopted elsewhere, is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use head::Head;
-use index::{Applied, BlockId, BlockMeta, Command, NodeId, Refused, SegmentMeta, Stage as WriterStage};
-use model::{Lease, ObjectKey, Right, SegmentNumber, WriterId};
+use index::{Applied, BlockId, BlockMeta, Command, Refused, SegmentMeta, Stage as WriterStage};
+use model::{Lease, NodeId, ObjectKey, Right, SegmentNumber, WriterId};
+use parking_lot::Mutex;
 use runtime::Stage;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
@@ -35,19 +36,14 @@ const OTHER_ATTEMPTS_MAX: u32 = 3;
 /// Takes over what this node's dead processes left live, offers all that is granted to this node to queries, and starts to
 /// load it.
 pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
-    let node = shared.parts.node;
-    let left: Vec<_> = shared.parts.group.read(|index| {
-        let left = index.writers().filter(|(_, writer)| writer.node == node && writer.adopter.is_none());
-        left.map(|(id, writer)| (id, writer.stage)).collect()
-    });
-    for (id, stage) in left {
-        if stage == WriterStage::Live {
-            fence(shared, id).await?;
-        }
+    let (group, node) = (&shared.parts.group, shared.parts.node);
+    let left: Vec<_> = group.read(|index| adopt::strays(index, node, |_| false).collect());
+    for id in left {
+        fence(shared, id).await?;
         grant(shared, id, node).await?;
     }
     let (events, inbox) = mpsc::unbounded_channel();
-    let mut adoptions = Adoptions { shared: shared.clone(), running: BTreeMap::new(), events };
+    let mut adoptions = Adoptions { shared: shared.clone(), running: BTreeMap::new(), fencing: Arc::default(), events };
     adoptions.look();
     shared.parts.tasks.spawn("ingester.adopt", Stage::Flushing, adoptions.run(inbox));
     Ok(())
@@ -112,6 +108,8 @@ impl Drop for Running {
 struct Adoptions {
     shared: Arc<Shared>,
     running: BTreeMap<WriterId, Running>,
+    /// Strays whose Fence is under way.
+    fencing: Arc<Mutex<BTreeSet<WriterId>>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -146,7 +144,8 @@ impl Adoptions {
             self.step(id, Input::Tick);
         }
         let node = self.shared.parts.node;
-        let (granted, foreign) = self.shared.parts.group.read(|index| {
+        let own = *self.shared.writer.lock();
+        let (granted, foreign, strays, is_fenced) = self.shared.parts.group.read(|index| {
             let granted: Vec<_> = adopt::granted(index, node)
                 .map(|(id, lease)| (id, lease, index.writer(id).map_or(0, |writer| writer.cut)))
                 .collect();
@@ -154,8 +153,18 @@ impl Adoptions {
                 Some(writer) => writer.adopter.is_some_and(|adopter| adopter != node),
                 None => true,
             };
-            (granted, self.shared.heads.writers().into_iter().filter(is_foreign).collect::<Vec<_>>())
+            let foreign: Vec<_> = self.shared.heads.writers().into_iter().filter(is_foreign).collect();
+            let is_ours = |nonce| self.shared.nonces.lock().contains(&nonce);
+            let strays: Vec<_> = adopt::strays(index, node, is_ours).collect();
+            let is_live = |id| index.writer(id).is_some_and(|writer| writer.stage == WriterStage::Live);
+            (granted, foreign, strays, own.is_some_and(|own| !is_live(own)))
         });
+        for id in strays {
+            self.fence(id);
+        }
+        if is_fenced {
+            self.shared.fenced.notify_one();
+        }
         for id in foreign {
             debug!(writer = %id, "head let go: its writer is closed, or adopted elsewhere");
             self.running.remove(&id);
@@ -171,6 +180,21 @@ impl Adoptions {
                 self.begin(id, lease, heads, loaded);
             }
         }
+    }
+
+    /// Fences what another process of this node registered.
+    fn fence(&self, id: WriterId) {
+        if !self.fencing.lock().insert(id) {
+            return;
+        }
+        let (shared, fencing) = (self.shared.clone(), self.fencing.clone());
+        runtime::spawn(async move {
+            match fence(&shared, id).await {
+                Ok(()) => info!(writer = %id, "writer of a dead process of this node fenced"),
+                Err(failure) => warn!(writer = %id, error = chain(&failure), "writer of a dead process not fenced"),
+            }
+            fencing.lock().remove(&id);
+        });
     }
 
     /// The head to load into, and how far it has come: that of this process's own fenced writer may be whole.

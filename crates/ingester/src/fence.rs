@@ -15,8 +15,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use index::{Index, NodeId, Stage};
-use model::WriterId;
+use index::{Index, Stage};
+use model::{NodeId, WriterId};
 
 /// What the machine goes by.
 #[derive(Debug, Clone, Copy)]

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bucket::Bucket;
-use index::NodeId;
-use model::TenantId;
+use model::{NodeId, TenantId, WriterId};
 use parking_lot::{Mutex, RwLock};
 use proto::WriteRequest;
 use runtime::{Clock, Random, Registry, Tasks};
@@ -63,11 +62,17 @@ pub(crate) struct Shared {
     pub appended: Notify,
     /// Somebody wants the head cut.
     pub cut_wanted: Notify,
+    /// This process's writer, while one is registered.
+    pub writer: Mutex<Option<WriterId>>,
+    /// The applied index says that it is not live any more.
+    pub fenced: Notify,
     /// Why the last PUT failed, while PUTs fail: `/-/ready` says it.
     pub failing: Mutex<Option<String>>,
     /// Adoption that is under way, in words; empty when all is loaded.
     pub adopting: Mutex<Vec<String>>,
     pub hasher: SeriesHasher,
+    /// What this process drew for its Registers: a live writer of this node with another is a dead process's.
+    pub nonces: Mutex<Vec<u64>>,
 }
 
 /// Limits: for everyone, and for tenants that have their own.
@@ -114,9 +119,12 @@ impl Ingester {
             sealed_bytes: AtomicUsize::new(0),
             appended: Notify::new(),
             cut_wanted: Notify::new(),
+            writer: Mutex::new(None),
+            fenced: Notify::new(),
             failing: Mutex::new(None),
             adopting: Mutex::new(Vec::new()),
             hasher,
+            nonces: Mutex::new(Vec::new()),
             settings,
             parts,
         });

@@ -32,6 +32,7 @@ mod session;
 mod settings;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 mod warden;
 mod writer;
 

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use index::{Command, Entry, NodeId};
-use model::WriterId;
+use index::{Command, Entry};
+use model::{NodeId, WriterId};
 use runtime::{Clock, Stage, Tasks};
 use tokio::sync::mpsc;
 use tracing::{info, warn};

@@ -33,6 +33,7 @@ use crate::ingester::Shared;
 use crate::pack::pack;
 use crate::plant::{Plant, is_planted};
 use crate::settings::SERIES_BYTES;
+use crate::verdict::{self, Verdict};
 
 /// First wait after a failed PUT, doubled each time.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
@@ -105,16 +106,19 @@ pub(crate) struct Writer {
 
 /// Registers the first writer, and starts the task that it and those after it live in.
 pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
-    let id = register(shared).await?;
-    shared.parts.tasks.spawn("ingester.write", Stage::Flushing, live(shared.clone(), id));
+    // Its head is there, and counted, before the first request comes.
+    let first = Writer::new(shared, register(shared).await?);
+    shared.parts.tasks.spawn("ingester.write", Stage::Flushing, live(shared.clone(), first));
     Ok(())
 }
 
+type Inbox = mpsc::UnboundedReceiver<Event>;
+
 /// One writer after another, until the process stops.
-async fn live(shared: Arc<Shared>, mut id: WriterId) {
+async fn live(shared: Arc<Shared>, (mut writer, mut inbox): (Writer, Inbox)) {
     let shutdown = shared.parts.tasks.shutdown().clone();
     loop {
-        let (writer, inbox) = Writer::new(&shared, id);
+        let id = writer.id;
         let end = writer.run(inbox).await;
         let why = match end {
             End::Stopped => return,
@@ -131,8 +135,8 @@ async fn live(shared: Arc<Shared>, mut id: WriterId) {
                 return;
             }
         };
-        id = match next {
-            Ok(next) => next,
+        (writer, inbox) = match next {
+            Ok(next) => Writer::new(&shared, next),
             Err(failure) => return fail(&shared, id, &failure),
         };
     }
@@ -140,9 +144,9 @@ async fn live(shared: Arc<Shared>, mut id: WriterId) {
 
 /// Sees to it that the old writer is fenced, keeps its head if it is whole, and registers a new one.
 async fn begin_again(shared: &Shared, old: WriterId) -> Result<WriterId, IngesterError> {
+    *shared.writer.lock() = None;
     shared.appender.lock().start_over();
-    let is_live = |index: &index::Index| index.writer(old).is_some_and(|writer| writer.stage == WriterStage::Live);
-    if shared.parts.group.read(is_live) {
+    if is_live(shared, old) {
         adoption::fence(shared, old).await?;
     }
     // What was committed and not taken in is missing in the head, and nothing more can be committed now.
@@ -155,6 +159,10 @@ async fn begin_again(shared: &Shared, old: WriterId) -> Result<WriterId, Ingeste
     register(shared).await
 }
 
+fn is_live(shared: &Shared, id: WriterId) -> bool {
+    shared.parts.group.read(|index| index.writer(id).is_some_and(|writer| writer.stage == WriterStage::Live))
+}
+
 fn fail(shared: &Shared, id: WriterId, failure: &IngesterError) {
     shared.appender.lock().close();
     error!(writer = %id, error = chain(failure), "writer failed");
@@ -164,7 +172,7 @@ fn fail(shared: &Shared, id: WriterId, failure: &IngesterError) {
 
 impl Writer {
     /// Of a writer that is registered. What is reported comes out of the second part.
-    fn new(shared: &Arc<Shared>, id: WriterId) -> (Writer, mpsc::UnboundedReceiver<Event>) {
+    fn new(shared: &Arc<Shared>, id: WriterId) -> (Writer, Inbox) {
         let heads = Arc::new(WriterHeads::new(id, 0));
         shared.heads.insert(heads.clone());
         let settings = &shared.settings;
@@ -191,11 +199,16 @@ impl Writer {
             frozen: None,
             events,
         };
+        *shared.writer.lock() = Some(id);
         info!(writer = %id, "writer registered");
         (writer, inbox)
     }
 
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) -> End {
+    fn is_live(&self) -> bool {
+        is_live(&self.shared, self.id)
+    }
+
+    async fn run(mut self, mut inbox: Inbox) -> End {
         let shared = self.shared.clone();
         let shutdown = shared.parts.tasks.shutdown().clone();
         let clock = &*shared.parts.clock;
@@ -205,6 +218,8 @@ impl Writer {
             let event = tokio::select! {
                 () = shared.appended.notified() => None,
                 () = shared.cut_wanted.notified() => Some(Event::CutWanted),
+                // A writer that nobody writes to must notice as well: requests are routed to live writers.
+                () = shared.fenced.notified() => (!self.is_live()).then_some(Event::Fenced),
                 event = inbox.recv() => event,
                 () = clock.sleep_until(wake_at.unwrap_or(Duration::MAX)), if wake_at.is_some() => None,
                 () = shutdown.reached(Stage::Flushing), if !stopping => {
@@ -331,10 +346,7 @@ impl Writer {
         let pending = &self.pending[&n];
         let segment = SegmentMeta { attempt, bytes: pending.stored_bytes, range: pending.columns.time_range() };
         let command = Command::AddSegment { writer: self.id, n, segment };
-        self.propose_then(command, move |applied| match applied {
-            Ok(Applied::Added { .. }) | Err(Refused::AlreadyAdded { .. }) => Ok(Event::Committed { n }),
-            other => Err(other),
-        });
+        self.propose_then(command, verdict::of_add, Event::Committed { n });
     }
 
     fn committed(&mut self, now: Duration, n: SegmentNumber) -> Result<(), End> {
@@ -407,12 +419,7 @@ impl Writer {
             return;
         }
         let command = Command::Cut { writer: self.id, from, upto, block, lease: None };
-        self.propose_then(command, move |applied| match applied {
-            Ok(Applied::Cut { .. }) | Err(Refused::AlreadyNamed { .. }) => Ok(Event::CutCommitted),
-            // An earlier try got through, and its block is compacted already.
-            Err(Refused::CutMoved { cut, .. }) if cut >= upto => Ok(Event::CutCommitted),
-            other => Err(other),
-        });
+        self.propose_then(command, move |answer| verdict::of_cut(upto, answer), Event::CutCommitted);
     }
 
     fn thaw(&mut self, now: Duration) {
@@ -426,18 +433,22 @@ impl Writer {
         }
     }
 
-    /// Proposes until it is decided, and reports what `judge` makes of it.
+    /// Proposes until it is decided, and reports `done` if `judge` says so.
     fn propose_then(
         &self,
         command: Command,
-        judge: impl FnOnce(Result<Applied, Refused>) -> Result<Event, Result<Applied, Refused>> + Send + 'static,
+        judge: impl FnOnce(&Result<Applied, Refused>) -> Verdict + Send + 'static,
+        done: Event,
     ) {
         let (shared, events, writer) = (self.shared.clone(), self.events.clone(), self.id);
         runtime::spawn(async move {
             let what = command.name();
             let event = match propose(&shared, command).await {
-                Ok(Err(Refused::WrongStage { .. } | Refused::Closed { .. })) => Event::Fenced,
-                Ok(applied) => judge(applied).unwrap_or_else(|odd| Event::Failed(refused(what, writer, &odd))),
+                Ok(answer) => match judge(&answer) {
+                    Verdict::Done => done,
+                    Verdict::Fenced => Event::Fenced,
+                    Verdict::Odd => Event::Failed(refused(what, writer, &answer)),
+                },
                 Err(failure) => Event::Failed(failure),
             };
             events.send(event).ok();
@@ -487,7 +498,9 @@ pub(crate) fn refused(what: &'static str, writer: WriterId, odd: &Result<Applied
 }
 
 async fn register(shared: &Shared) -> Result<WriterId, IngesterError> {
-    let command = Command::Register { node: shared.parts.node, nonce: shared.parts.random.u64() };
+    let nonce = shared.parts.random.u64();
+    shared.nonces.lock().push(nonce);
+    let command = Command::Register { node: shared.parts.node, nonce };
     match propose(shared, command).await? {
         Ok(Applied::Registered { writer }) | Err(Refused::AlreadyRegistered { writer }) => Ok(writer),
         odd => Err(refused("register", WriterId(model::Revision::default()), &odd)),
