@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bucket::{Bucket, Cluster, Folder};
 use consensus::{Group, Machine, Start};
-use index::{Applied, Entry, Index, Refused};
+use index::{Applied, Entry, Index, NodeId, Refused};
 use runtime::{Clock, Random, Registry};
 
 /// The index as consensus keeps it.
@@ -58,6 +58,13 @@ pub async fn open(
     Ok(group)
 }
 
+/// This node's id: the replica's, drawn when the index's folder was begun and never used again when that is lost.
+///
+/// The live writers of this id in the index are those of dead processes of this folder.
+pub fn node(group: &IndexGroup) -> NodeId {
+    NodeId(group.identity().id)
+}
+
 /// The cluster that an index is of.
 pub fn cluster_of(group: &IndexGroup) -> Cluster {
     let (id, incarnation) = group.read(|index| (index.cluster(), index.incarnation()));
@@ -98,7 +105,7 @@ async fn holds_nothing(bucket: &Bucket) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use index::{Command, NodeId};
+    use index::Command;
     use runtime::SystemClock;
 
     struct Data {

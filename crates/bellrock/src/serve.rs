@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 use api::Api;
 use bucket::Bucket;
 use compactor::Compactor;
-use index::NodeId;
-use ingester::Ingester;
+use ingester::fence::FenceRules;
+use ingester::{AloneSessions, AlwaysInSession, Ingester, WardenParts};
 use model::Revision;
 use querier::{OldestPlan, Querier};
 use runtime::{Clock, DataDir, Random, Registry, Shutdown, Stage, StopReason, SystemClock, Tasks};
@@ -115,6 +115,7 @@ impl Node {
         let bucket = Bucket::open(&data.folder("bucket")?, clock.clone(), &registry).await?;
         let index_folder = data.folder("index")?;
         let index = index_log::open(&index_folder, &bucket, clock.clone(), &random, &registry).await?;
+        let node = index_log::node(&index);
         process_metrics::register_data(&registry, data.path());
         check_cluster(&tasks, bucket.clone(), index.clone(), clock.clone());
 
@@ -127,9 +128,17 @@ impl Node {
             random: random.clone(),
             registry: registry.clone(),
             tasks: tasks.clone(),
-            node: NodeId(random.u64()),
+            node,
+            session: Arc::new(AlwaysInSession),
         };
         let ingester = Ingester::start(roles::ingester(settings, memory_total_bytes), parts).await?;
+        let warden = WardenParts {
+            group: index.clone(),
+            sessions: Arc::new(AloneSessions { node, clock: clock.clone() }),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        };
+        ingester::start_warden(FenceRules::default(), warden);
         ingester.set_limits(roles::ingester_limits(&settings.limits), roles::ingester_tenants(settings));
         let parts = querier::Parts {
             group: index.clone(),

@@ -5,6 +5,7 @@ use index::{Changes, Index};
 use model::{ObjectKey, Revision};
 
 use crate::error::CompactorError;
+use crate::recover::{newest_checkpoint, next_changes};
 
 /// Reads the newest checkpoint and what follows it; `None` if the bucket has no checkpoint.
 ///
@@ -12,10 +13,9 @@ use crate::error::CompactorError;
 /// checkpoint names objects that were deleted since.
 pub async fn read_stored(bucket: &Bucket) -> Result<Option<Index>, CompactorError> {
     let checkpoints = bucket.list(Folder::Checkpoints).await?;
-    let Some(Listed { key, .. }) = checkpoints.last() else { return Ok(None) };
-    let bytes = bucket.get(key).await?;
-    let mut index =
-        Index::decode_checkpoint(&bytes).map_err(|source| CompactorError::Checkpoint { key: *key, source })?;
+    let Some(key) = newest_checkpoint(&checkpoints) else { return Ok(None) };
+    let bytes = bucket.get(&key).await?;
+    let mut index = Index::decode_checkpoint(&bytes).map_err(|source| CompactorError::Checkpoint { key, source })?;
     let all = bucket.list(Folder::Changes).await?;
     while let Some(key) = next_changes(&all, index.revision()) {
         let failed = |source| CompactorError::Changes { key, source };
@@ -23,19 +23,6 @@ pub async fn read_stored(bucket: &Bucket) -> Result<Option<Index>, CompactorErro
         index.replay(&changes).map_err(failed)?;
     }
     Ok(Some(index))
-}
-
-/// Of the changes that follow `at`, those that reach farthest.
-fn next_changes(all: &[Listed], at: Revision) -> Option<ObjectKey> {
-    let mut best: Option<(u64, ObjectKey)> = None;
-    for Listed { key, .. } in all {
-        let ObjectKey::Changes { first, last } = *key else { continue };
-        let follows = first.incarnation == at.incarnation && first.position <= at.position + 1 && at.position < last;
-        if follows && best.is_none_or(|(reach, _)| reach < last) {
-            best = Some((last, *key));
-        }
-    }
-    best.map(|(_, key)| key)
 }
 
 /// Checks, before anything is proposed, that the bucket knows nothing of after `here`.

@@ -21,6 +21,7 @@ mod encoding;
 mod entry;
 mod node;
 mod plan;
+mod recovered;
 mod refused;
 mod state;
 #[cfg(test)]

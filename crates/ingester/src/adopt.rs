@@ -1,227 +1,368 @@
-//! Adopt: what a dead process's writer committed becomes a head again, then a block, which closes the writer.
+//! Adopt: a fenced writer's segments become a head again, then a block, which closes the writer. A state machine.
 //!
-//! Writers that are live in the index when this process starts are fenced first: the data folder's lock says that their
-//! process is gone. New writes are taken at once, by a new writer; queries of the old one's samples wait until its
-//! segments are loaded. A segment that can't be decoded is put aside with those behind it, which build on it
-//! (RELIABILITY.md, row 21): it is kept, `/-/ready` says so, and everything else is served.
+//! An adoption stands on a lease: a grant to this node that is the newest one. It loads the segments in order, PUTs
+//! one block of all of them and proposes Cut; or Close, if nothing readable is left. What can't be decoded is put
+//! aside by an entry first, with everything behind it, as segments build on one another (RELIABILITY.md, row 21).
+//! When the index says that the writer is closed, or granted to another, it ends, wherever it is: nothing that it has done
+//! harms anybody, because its entries are refused from then on and its block is dead.
+//!
+//! No clock, no I/O, no task: [`Adopt::step`] is given the time, what happened and the applied index.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
-use index::{Applied, BlockId, Command, Refused, SegmentMeta, Stage as WriterStage};
-use model::{Lease, ObjectKey, Right, SegmentNumber, WriterId};
-use runtime::Stage;
-use tracing::{error, info, warn};
+use index::{Index, Stage};
+use model::{Lease, NodeId, SegmentNumber, WriterId};
 
-use crate::error::IngesterError;
-use crate::heads::WriterHeads;
-use crate::ingester::Shared;
-use crate::pack::pack;
-use crate::writer::{chain, propose, refused};
-
-/// Segments that are fetched ahead of the one that is taken in.
-const FETCH_AHEAD: usize = 8;
-/// Further keys of one segment that are tried when the one that the index names is not there.
-const OTHER_ATTEMPTS_MAX: u32 = 3;
-/// First wait after a failed try, doubled each time.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
-/// Longest wait between two tries.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
-
-/// Fences every writer that was left live, offers their heads to queries, and starts to load them.
-pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
-    let left: Vec<_> =
-        shared.parts.group.read(|index| index.writers().map(|(id, writer)| (id, writer.stage, writer.cut)).collect());
-    let mut adoptions = Vec::new();
-    for (id, stage, cut) in left {
-        if stage == WriterStage::Live {
-            let odd = propose(shared, Command::Fence { writer: id }).await?;
-            if !matches!(odd, Ok(Applied::Fenced { .. })) {
-                return Err(refused("fence", id, &odd));
-            }
-        }
-        let heads = Arc::new(WriterHeads::new(id, cut));
-        shared.heads.insert(heads.clone());
-        shared.adopting.lock().push(format!("the segments of writer {id} are being loaded"));
-        adoptions.push(Adoption { shared: shared.clone(), id, heads });
-    }
-    if !adoptions.is_empty() {
-        shared.parts.tasks.spawn("ingester.adopt", Stage::Flushing, run(shared.clone(), adoptions));
-    }
-    Ok(())
+/// What the machine goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct AdoptRules {
+    /// Wait after the bucket failed, doubled with each further failure.
+    pub retry_delay_min: Duration,
+    /// Longest such wait.
+    pub retry_delay_max: Duration,
 }
 
-async fn run(shared: Arc<Shared>, adoptions: Vec<Adoption>) {
-    let shutdown = shared.parts.tasks.shutdown().clone();
-    for adoption in adoptions {
-        let (id, heads) = (adoption.id, adoption.heads.clone());
-        // Stopped half-way, nothing is lost: the next process adopts again.
-        let result = tokio::select! {
-            result = adoption.adopt() => result,
-            () = shutdown.reached(Stage::Flushing) => return,
-        };
-        shared.adopting.lock().retain(|text| !text.contains(&format!("writer {id} ")));
-        match result {
-            Ok(()) => {
-                shared.metrics.adopted.inc();
-            }
-            Err(e) => {
-                error!(writer = %id, error = chain(&e), "writer not adopted");
-                // It stays fenced with its segments; queries that need them fail and name it.
-                heads.fail(chain(&e));
-                shared.adopting.lock().push(format!("writer {id} could not be adopted: {}", chain(&e)));
-            }
-        }
+impl Default for AdoptRules {
+    fn default() -> AdoptRules {
+        AdoptRules { retry_delay_min: Duration::from_millis(100), retry_delay_max: Duration::from_secs(10) }
     }
 }
 
-struct Adoption {
-    shared: Arc<Shared>,
-    id: WriterId,
-    heads: Arc<WriterHeads>,
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The index moved, or time passed.
+    Tick,
+    /// The head took in a segment; they come in order.
+    Loaded {
+        /// Which.
+        n: SegmentNumber,
+    },
+    /// The bucket did not give a segment; loading has stopped there.
+    NotLoaded,
+    /// A segment is not there or does not decode, and never will; loading has stopped there.
+    Unreadable {
+        /// Which.
+        n: SegmentNumber,
+    },
+    /// The block is stored.
+    Stored,
+    /// It is not, or nobody knows.
+    NotStored,
+    /// The proposed entry was applied or refused; the index says which.
+    Decided,
 }
 
-impl Adoption {
-    async fn adopt(&self) -> Result<(), IngesterError> {
-        let lease = self.grant().await?;
-        let segments: Vec<(SegmentNumber, SegmentMeta)> = self.shared.parts.group.read(|index| {
-            let writer = index.writer(self.id);
-            let segments = writer.into_iter().flat_map(|writer| writer.segments());
-            segments.filter(|(n, _)| !index.is_quarantined(self.id, *n)).map(|(n, segment)| (n, *segment)).collect()
-        });
-        let since = self.shared.parts.clock.boottime();
-        let taken_in = self.load(&segments, lease).await?;
-        let elapsed_ms = (self.shared.parts.clock.boottime() - since).as_millis() as u64;
-        info!(writer = %self.id, segments = taken_in, elapsed_ms, "segments of a dead writer loaded");
-        if taken_in == 0 {
-            self.close(lease).await?
-        } else {
-            self.cut(lease).await?
-        }
-        self.shared.heads.remove(self.id);
-        Ok(())
-    }
-
-    async fn grant(&self) -> Result<Lease, IngesterError> {
-        let last = self.shared.parts.group.read(|index| index.writer(self.id).map_or(0, |writer| writer.lease));
-        let command = Command::GrantAdopt { writer: self.id, node: self.shared.parts.node, number: last + 1 };
-        match propose(&self.shared, command).await? {
-            Ok(Applied::AdoptGranted { lease, .. }) => Ok(lease),
-            odd => Err(refused("grant_adopt", self.id, &odd)),
-        }
-    }
-
-    /// Takes in the segments in order; returns how many. The rest, from the first that can't be read, is put aside.
-    async fn load(&self, segments: &[(SegmentNumber, SegmentMeta)], lease: Lease) -> Result<usize, IngesterError> {
-        let Some(&(upto, _)) = segments.last() else { return Ok(0) };
-        let fetches =
-            segments.iter().copied().map(|(n, segment)| self.fetch(n, segment).map(move |object| (n, object)).boxed());
-        let mut fetched = futures::stream::iter(fetches).buffered(FETCH_AHEAD);
-        let mut taken_in = 0;
-        while let Some((n, object)) = fetched.next().await {
-            if let Err(why) = self.take_in(n, object?) {
-                error!(
-                    writer = %self.id, segment = n, upto, error = why,
-                    "segment can't be read: it and those behind it are put aside"
-                );
-                self.quarantine(n, upto, lease).await?;
-                break;
-            }
-            taken_in += 1;
-        }
-        // Queries that wait for quarantined segments are not kept waiting: their plan names what is missing.
-        self.heads.set_applied(upto);
-        Ok(taken_in)
-    }
-
-    /// `None` if no object of the segment is there.
-    async fn fetch(&self, n: SegmentNumber, segment: SegmentMeta) -> Result<Option<Bytes>, IngesterError> {
-        let mut attempts = (0..=OTHER_ATTEMPTS_MAX).filter(|&attempt| attempt != segment.attempt);
-        let mut attempt = Some(segment.attempt);
-        let mut delay = RETRY_DELAY_MIN;
-        while let Some(a) = attempt {
-            match self.shared.parts.bucket.get(&ObjectKey::Segment { writer: self.id, n, attempt: a }).await {
-                Ok(object) => return Ok(Some(object)),
-                Err(e) if e.kind() == bucket::ErrorKind::NotFound => attempt = attempts.next(),
-                Err(e) if e.kind() == bucket::ErrorKind::Unavailable => {
-                    warn!(writer = %self.id, segment = n, error = chain(&e), "segment not fetched, trying again");
-                    self.shared.parts.clock.sleep(delay).await;
-                    delay = (delay * 2).min(RETRY_DELAY_MAX);
-                }
-                Err(source) => return Err(IngesterError::Load { writer: self.id.to_string(), n, source }),
-            }
-        }
-        Ok(None)
-    }
-
-    fn take_in(&self, n: SegmentNumber, object: Option<Bytes>) -> Result<(), String> {
-        let object = object.ok_or("it is not in the bucket")?;
-        let (header, columns) = segment::decode(&object).map_err(|e| chain(&e))?;
-        if (header.writer, header.n) != (self.id, n) {
-            return Err(format!("it says that it is segment {} of writer {}", header.n, header.writer));
-        }
-        self.heads.take_in(n, &columns).map_err(|e| chain(&e))?;
-        Ok(())
-    }
-
-    async fn quarantine(&self, from: SegmentNumber, upto: SegmentNumber, lease: Lease) -> Result<(), IngesterError> {
-        let command = Command::Quarantine { writer: self.id, from, upto, lease };
-        match propose(&self.shared, command).await? {
-            Ok(_) => {
-                self.shared.metrics.quarantined.inc_by(upto - from + 1);
-                Ok(())
-            }
-            odd => Err(refused("quarantine", self.id, &odd)),
-        }
-    }
-
-    async fn close(&self, lease: Lease) -> Result<(), IngesterError> {
-        match propose(&self.shared, Command::Close { writer: self.id, lease }).await? {
-            Ok(_) | Err(Refused::Closed { .. }) => Ok(()),
-            odd => Err(refused("close", self.id, &odd)),
-        }
-    }
-
-    async fn cut(&self, lease: Lease) -> Result<(), IngesterError> {
-        let (cluster, built_at, from, upto) = self.shared.parts.group.read(|index| {
-            let (cut, added) = index.writer(self.id).map_or((0, 0), |writer| (writer.cut, writer.added));
-            (index.cluster(), index.revision(), cut, added)
-        });
-        let frozen = self.heads.freeze_all();
-        let mut delay = RETRY_DELAY_MIN;
-        for attempt in 0.. {
-            let id = BlockId { right: Right::Adopter(self.id, lease), attempt };
-            let head = frozen.clone();
-            let packed = runtime::blocking(move || pack(&head, cluster, id, built_at)).await;
-            let (object, block) =
-                packed.map_err(|source| IngesterError::Pack { writer: self.id.to_string(), source })?;
-            let Err(e) = self.shared.parts.bucket.put_pieces(&id.key(), object).await else {
-                return self.propose_cut(from, upto, block, lease).await;
-            };
-            warn!(writer = %self.id, error = chain(&e), "block of a dead writer not stored, trying again");
-            self.shared.metrics.cut_failures.inc();
-            self.shared.parts.clock.sleep(delay).await;
-            delay = (delay * 2).min(RETRY_DELAY_MAX);
-        }
-        Ok(())
-    }
-
-    async fn propose_cut(
-        &self,
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Load these segments into the head, in order, leaving quarantined ones out.
+    Load {
+        /// The first.
         from: SegmentNumber,
+        /// The last.
         upto: SegmentNumber,
-        block: index::BlockMeta,
+    },
+    /// Propose Quarantine until it is decided.
+    Quarantine {
+        /// The first.
+        from: SegmentNumber,
+        /// The last.
+        upto: SegmentNumber,
+    },
+    /// Pack the head, which holds all that is readable, and PUT the block under this attempt's key.
+    Pack {
+        /// Never the same twice.
+        attempt: u64,
+    },
+    /// Propose Cut for the stored block until it is decided.
+    Cut {
+        /// The writer's last cut.
+        from: SegmentNumber,
+        /// Its last segment.
+        upto: SegmentNumber,
+    },
+    /// Propose Close until it is decided.
+    Close,
+    /// Nothing more comes: drop the head.
+    End(End),
+}
+
+/// How an adoption ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The writer is closed.
+    Closed,
+    /// The lease is somebody else's now.
+    Superseded,
+    /// The index refused what only this adoption may do: a bug.
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Granted,
+    Loading { upto: SegmentNumber },
+    LoadingAgain { at: Duration },
+    Quarantining,
+    Packing,
+    PackingAgain { at: Duration },
+    Proposing,
+    Ended,
+}
+
+/// The machine of one adoption; see the module.
+#[derive(Debug)]
+pub struct Adopt {
+    rules: AdoptRules,
+    writer: WriterId,
+    node: NodeId,
+    lease: Lease,
+    state: State,
+    /// The head has everything readable up to here.
+    loaded: SegmentNumber,
+    failures: u32,
+    /// The next block's.
+    attempt: u64,
+}
+
+/// The writers whose newest adoption is granted to `node`, oldest first.
+pub fn granted(index: &Index, node: NodeId) -> impl Iterator<Item = (WriterId, Lease)> {
+    let incarnation = index.incarnation();
+    index
+        .writers()
+        .filter(move |(_, writer)| writer.stage == Stage::Fenced && writer.adopter == Some(node))
+        .map(move |(id, writer)| (id, Lease { incarnation, number: writer.lease }))
+}
+
+/// The live writers of `node` that another process registered, which is dead: a Register may commit after its process has
+/// ended. Nobody else would fence them, because the node renews its session.
+pub fn strays(index: &Index, node: NodeId, is_ours: impl Fn(u64) -> bool) -> impl Iterator<Item = WriterId> {
+    let strays = index
+        .writers()
+        .filter(move |(_, writer)| writer.stage == Stage::Live && writer.node == node && !is_ours(writer.nonce));
+    strays.map(|(id, _)| id)
+}
+
+impl Adopt {
+    /// The machine of an adoption by `node` under `lease`. The head holds the segments from the cut to `loaded` already.
+    ///
+    /// `nonce` is drawn at random: an earlier life of this node may have PUT blocks under the same lease, and no key
+    /// is used for two contents.
+    pub fn new(
+        rules: AdoptRules,
+        writer: WriterId,
+        node: NodeId,
         lease: Lease,
-    ) -> Result<(), IngesterError> {
-        let command = Command::Cut { writer: self.id, from, upto, block, lease: Some(lease) };
-        match propose(&self.shared, command).await? {
-            Ok(_) | Err(Refused::Closed { .. }) => {
-                info!(writer = %self.id, block = %block.id.key(), series = block.series, samples = block.samples, "dead writer cut");
-                Ok(())
-            }
-            odd => Err(refused("cut", self.id, &odd)),
+        loaded: SegmentNumber,
+        nonce: u64,
+    ) -> Adopt {
+        // Half of the range, so that counting on from there does not overflow.
+        let attempt = nonce >> 1;
+        Adopt { rules, writer, node, lease, state: State::Granted, loaded, failures: 0, attempt }
+    }
+
+    /// Under which grant.
+    pub fn lease(&self) -> Lease {
+        self.lease
+    }
+
+    /// When `step` wants to be called (with `Tick`), if nothing else happens before.
+    pub fn wake_at(&self) -> Option<Duration> {
+        match self.state {
+            State::LoadingAgain { at } | State::PackingAgain { at } => Some(at),
+            _ => None,
         }
+    }
+
+    /// Takes in what happened and returns what to do. `index` is what is applied here.
+    pub fn step(&mut self, now: Duration, input: Input, index: &Index) -> Option<Output> {
+        if self.state == State::Ended {
+            return None;
+        }
+        let Some(writer) = index.writer(self.writer) else { return self.end(End::Closed) };
+        if index.adopt_lease(self.writer) != Some((self.node, self.lease)) {
+            return self.end(End::Superseded);
+        }
+        match (input, self.state) {
+            (Input::Loaded { n }, State::Loading { upto }) => {
+                self.loaded = n;
+                self.failures = 0;
+                if n == upto { self.finish(index) } else { None }
+            }
+            (Input::NotLoaded, State::Loading { .. }) => {
+                self.state = State::LoadingAgain { at: self.retry_at(now) };
+                None
+            }
+            (Input::Unreadable { n }, State::Loading { upto }) => {
+                self.state = State::Quarantining;
+                Some(Output::Quarantine { from: n, upto })
+            }
+            (Input::Decided, State::Quarantining) => self.load(index),
+            (Input::Stored, State::Packing) => {
+                self.state = State::Proposing;
+                Some(Output::Cut { from: writer.cut, upto: writer.added })
+            }
+            (Input::NotStored, State::Packing) => {
+                self.state = State::PackingAgain { at: self.retry_at(now) };
+                None
+            }
+            // The writer is still there and still ours.
+            (Input::Decided, State::Proposing) => self.end(End::Refused),
+            (_, State::Granted) => self.load(index),
+            (_, State::LoadingAgain { at }) if at <= now => self.load(index),
+            (_, State::PackingAgain { at }) if at <= now => self.pack(),
+            _ => None,
+        }
+    }
+
+    /// Loads what the head lacks, or goes on if it lacks nothing.
+    fn load(&mut self, index: &Index) -> Option<Output> {
+        let from = self.loaded + 1;
+        match self.readable(index).filter(|n| *n >= from).last() {
+            Some(upto) => {
+                self.state = State::Loading { upto };
+                Some(Output::Load { from, upto })
+            }
+            None => self.finish(index),
+        }
+    }
+
+    fn finish(&mut self, index: &Index) -> Option<Output> {
+        if self.readable(index).next().is_none() {
+            self.state = State::Proposing;
+            return Some(Output::Close);
+        }
+        self.failures = 0;
+        self.pack()
+    }
+
+    fn pack(&mut self) -> Option<Output> {
+        self.state = State::Packing;
+        self.attempt += 1;
+        Some(Output::Pack { attempt: self.attempt })
+    }
+
+    fn end(&mut self, end: End) -> Option<Output> {
+        self.state = State::Ended;
+        Some(Output::End(end))
+    }
+
+    /// The numbers of the writer's segments that are neither cut nor quarantined.
+    fn readable(&self, index: &Index) -> impl Iterator<Item = SegmentNumber> {
+        let all = index.writer(self.writer).into_iter().flat_map(|writer| writer.cut + 1..=writer.added);
+        all.filter(|n| !index.is_quarantined(self.writer, *n))
+    }
+
+    fn retry_at(&mut self, now: Duration) -> Duration {
+        let delay = self.rules.retry_delay_min.saturating_mul(1 << self.failures.min(16));
+        self.failures += 1;
+        now + delay.min(self.rules.retry_delay_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use index::{BlockId, BlockMeta, Command, Entry, SegmentMeta};
+    use model::{Revision, Right};
+
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(2);
+    const NOW: Duration = Duration::from_secs(100);
+    const W: WriterId = WriterId(Revision { incarnation: 1, position: 1 });
+
+    fn apply(index: &mut Index, command: Command) {
+        index.apply(index.revision().position + 1, &Entry { incarnation: 1, command }).unwrap();
+    }
+
+    /// A fenced writer with so many segments, granted to this node, and its adoption.
+    fn world(segments: u64) -> (Index, Adopt) {
+        let mut index = Index::new(7, 1);
+        apply(&mut index, Command::Register { node: OTHER, nonce: 0 });
+        for n in 1..=segments {
+            let segment = SegmentMeta { attempt: 0, bytes: 1, range: None };
+            apply(&mut index, Command::AddSegment { writer: W, n, segment });
+        }
+        apply(&mut index, Command::Fence { writer: W });
+        apply(&mut index, Command::GrantAdopt { writer: W, node: ME, number: 1 });
+        let (id, lease) = granted(&index, ME).next().unwrap();
+        (index, Adopt::new(AdoptRules::default(), id, ME, lease, 0, 10))
+    }
+
+    fn cut(index: &mut Index, attempt: u64) {
+        let (_, lease) = index.adopt_lease(W).unwrap();
+        let added = index.writer(W).unwrap().added;
+        let id = BlockId { right: Right::Adopter(W, lease), attempt };
+        let block = BlockMeta { id, bytes: 1, range: None, series: 1, samples: 1, built_at: index.revision() };
+        apply(index, Command::Cut { writer: W, from: 0, upto: added, block, lease: Some(lease) });
+    }
+
+    #[test]
+    fn segments_become_a_block() {
+        let (mut index, mut adopt) = world(2);
+        assert_eq!(adopt.step(NOW, Input::Tick, &index), Some(Output::Load { from: 1, upto: 2 }));
+        assert_eq!(adopt.step(NOW, Input::Loaded { n: 1 }, &index), None);
+        assert_eq!(adopt.step(NOW, Input::Loaded { n: 2 }, &index), Some(Output::Pack { attempt: 6 }));
+        assert_eq!(adopt.step(NOW, Input::NotStored, &index), None);
+        let again = adopt.wake_at().unwrap();
+        assert_eq!(adopt.step(again, Input::Tick, &index), Some(Output::Pack { attempt: 7 }));
+        assert_eq!(adopt.step(again, Input::Stored, &index), Some(Output::Cut { from: 0, upto: 2 }));
+        cut(&mut index, 7);
+        assert_eq!(adopt.step(again, Input::Tick, &index), Some(Output::End(End::Closed)));
+        assert_eq!(adopt.step(again, Input::Decided, &index), None);
+    }
+
+    #[test]
+    fn a_writer_without_segments_is_closed() {
+        let (mut index, mut adopt) = world(0);
+        assert_eq!(adopt.step(NOW, Input::Tick, &index), Some(Output::Close));
+        apply(&mut index, Command::Close { writer: W, lease: adopt.lease() });
+        assert_eq!(adopt.step(NOW, Input::Decided, &index), Some(Output::End(End::Closed)));
+    }
+
+    #[test]
+    fn a_superseded_adoption_ends_wherever_it_is() {
+        for steps in 0..4 {
+            let (mut index, mut adopt) = world(1);
+            for input in [Input::Tick, Input::Loaded { n: 1 }, Input::Stored].into_iter().take(steps) {
+                assert!(adopt.step(NOW, input, &index).is_some());
+            }
+            apply(&mut index, Command::GrantAdopt { writer: W, node: OTHER, number: 2 });
+            assert_eq!(adopt.step(NOW, Input::Tick, &index), Some(Output::End(End::Superseded)));
+        }
+    }
+
+    #[test]
+    fn what_does_not_decode_is_put_aside_with_what_is_behind_it() {
+        let (mut index, mut adopt) = world(4);
+        adopt.step(NOW, Input::Tick, &index);
+        adopt.step(NOW, Input::Loaded { n: 1 }, &index);
+        let aside = adopt.step(NOW, Input::Unreadable { n: 2 }, &index);
+        assert_eq!(aside, Some(Output::Quarantine { from: 2, upto: 4 }));
+        apply(&mut index, Command::Quarantine { writer: W, from: 2, upto: 4, lease: adopt.lease() });
+        assert_eq!(adopt.step(NOW, Input::Decided, &index), Some(Output::Pack { attempt: 6 }));
+
+        // The next adopter, which reads even less.
+        apply(&mut index, Command::GrantAdopt { writer: W, node: ME, number: 2 });
+        let (_, lease) = granted(&index, ME).next().unwrap();
+        let mut next = Adopt::new(AdoptRules::default(), W, ME, lease, 0, 0);
+        assert_eq!(next.step(NOW, Input::Tick, &index), Some(Output::Load { from: 1, upto: 1 }));
+        let aside = next.step(NOW, Input::Unreadable { n: 1 }, &index);
+        assert_eq!(aside, Some(Output::Quarantine { from: 1, upto: 1 }));
+        apply(&mut index, Command::Quarantine { writer: W, from: 1, upto: 1, lease });
+        assert_eq!(next.step(NOW, Input::Decided, &index), Some(Output::Close));
+    }
+
+    #[test]
+    fn loading_goes_on_where_the_bucket_failed() {
+        let (index, mut adopt) = world(3);
+        adopt.step(NOW, Input::Tick, &index);
+        adopt.step(NOW, Input::Loaded { n: 1 }, &index);
+        assert_eq!(adopt.step(NOW, Input::NotLoaded, &index), None);
+        assert_eq!(adopt.step(NOW, Input::Tick, &index), None, "not at once");
+        let at = adopt.wake_at().unwrap();
+        assert_eq!(adopt.step(at, Input::Tick, &index), Some(Output::Load { from: 2, upto: 3 }));
     }
 }

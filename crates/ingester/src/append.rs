@@ -307,6 +307,18 @@ impl Appender {
         added
     }
 
+    /// Begins anew for the next writer of this process: its first segment is 1, and spells every series.
+    ///
+    /// What is open is dropped, and with it those who wait for it: they are answered 503.
+    pub(crate) fn start_over(&mut self) {
+        self.open = Columns::new();
+        self.waiters.clear();
+        self.sealed = 0;
+        self.first_after_cut = true;
+        self.cut_wanted = false;
+        self.start_generation();
+    }
+
     /// Closes the open segment under the next number.
     pub(crate) fn seal(&mut self) -> Sealed {
         self.sealed += 1;

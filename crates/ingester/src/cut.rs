@@ -13,7 +13,7 @@ use model::SegmentNumber;
 
 /// What the machine goes by.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CutRules {
+pub struct CutRules {
     /// A head is cut when its first sample is this old (by arrival).
     pub age_max: Duration,
     /// A head is cut when it takes this many bytes.
@@ -28,7 +28,7 @@ pub(crate) struct CutRules {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
+pub enum Input {
     /// The head took in a segment.
     TakenIn {
         /// The segment.
@@ -57,7 +57,7 @@ pub(crate) enum Input {
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
+pub enum Output {
     /// Set a cut point at the next seal, or at once if nothing is open; answer with `Pointed`.
     Point,
     /// Freeze the head, which has taken in exactly up to this segment, and start a new one; `Pack` follows.
@@ -113,7 +113,7 @@ enum Stage {
 
 /// The machine of one writer; see the module.
 #[derive(Debug)]
-pub(crate) struct CutMachine {
+pub struct CutMachine {
     rules: CutRules,
     stage: Stage,
     /// The last committed cut.
@@ -128,17 +128,17 @@ pub(crate) struct CutMachine {
 
 impl CutMachine {
     /// The machine of a new writer.
-    pub(crate) fn new(rules: CutRules) -> CutMachine {
+    pub fn new(rules: CutRules) -> CutMachine {
         CutMachine { rules, stage: Stage::Growing, cut: 0, taken_in: 0, is_large: false, since: None, wanted: false }
     }
 
     /// Whether every segment that was taken in is cut and nothing is under way.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.stage == Stage::Growing && self.since.is_none()
     }
 
     /// Takes in what happened and returns what to do. `now` is any clock that does not go back.
-    pub(crate) fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
+    pub fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
         let mut outputs = Vec::new();
         match (input, self.stage) {
             (Input::TakenIn { n, head_bytes, sample_bytes }, _) => {
@@ -183,7 +183,7 @@ impl CutMachine {
     }
 
     /// When `step` wants to be called with `Tick`, if nothing else happens before.
-    pub(crate) fn wake_at(&self) -> Option<Duration> {
+    pub fn wake_at(&self) -> Option<Duration> {
         match self.stage {
             Stage::Growing => self.since.map(|since| since + self.rules.age_max),
             Stage::Waiting { until, .. } => Some(until),

@@ -155,7 +155,13 @@ pub enum PushError {
         /// The limit, in milliseconds.
         after_ms: u128,
     },
-    /// The node is shutting down, or its writer was fenced.
+    /// This process's writer was fenced while the request waited: the others took the node for dead.
+    #[error(
+        "this node's writer was fenced while the request waited, and a new one takes its place: send it again \
+         (writer-fenced)"
+    )]
+    Fenced,
+    /// The node is shutting down.
     #[error("this node takes no more writes: it is shutting down.")]
     Closed,
 }

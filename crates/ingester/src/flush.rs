@@ -15,7 +15,7 @@ use model::SegmentNumber;
 
 /// What the machine goes by.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct FlushRules {
+pub struct FlushRules {
     /// PUTs that may be in flight at once.
     pub put_slots: usize,
     /// Least time between two seals, unless the open segment is full: bounds commits (and S3's bill) a second.
@@ -30,7 +30,7 @@ pub(crate) struct FlushRules {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
+pub enum Input {
     /// The open segment now has this many bytes (0: nothing is open).
     Open {
         /// Its size in memory.
@@ -59,7 +59,7 @@ pub(crate) enum Input {
 
 /// What to do, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
+pub enum Output {
     /// Close the open segment, under this number; `Put` for it follows.
     Seal(SegmentNumber),
     /// PUT a sealed segment.
@@ -89,7 +89,7 @@ enum Place {
 
 /// The machine of one writer; see the module.
 #[derive(Debug)]
-pub(crate) struct Flush {
+pub struct Flush {
     rules: FlushRules,
     sealed: SegmentNumber,
     open_bytes: usize,
@@ -101,17 +101,17 @@ pub(crate) struct Flush {
 
 impl Flush {
     /// The machine of a new writer.
-    pub(crate) fn new(rules: FlushRules) -> Flush {
+    pub fn new(rules: FlushRules) -> Flush {
         Flush { rules, sealed: 0, open_bytes: 0, hurry: false, last_seal: None, places: BTreeMap::new() }
     }
 
     /// Whether nothing is open or on its way.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.open_bytes == 0 && self.places.is_empty()
     }
 
     /// Takes in what happened and returns what to do. `now` is any clock that does not go back.
-    pub(crate) fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
+    pub fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
         match input {
             Input::Open { bytes } => {
                 self.open_bytes = bytes;
@@ -136,7 +136,7 @@ impl Flush {
     }
 
     /// When `step` wants to be called (with `Open`), if nothing else happens before.
-    pub(crate) fn wake_at(&self) -> Option<Duration> {
+    pub fn wake_at(&self) -> Option<Duration> {
         let retries = self.places.values().filter_map(|place| match place {
             Place::Waiting { until, .. } => Some(*until),
             _ => None,

@@ -126,6 +126,26 @@ impl WriterHeads {
         self.progress.send_modify(|progress| progress.applied = n);
     }
 
+    /// Says that nothing is still to come: all that can be read of an adopted writer was taken in.
+    pub(crate) fn set_applied_all(&self) {
+        self.set_applied(SegmentNumber::MAX);
+    }
+
+    /// The last segment that was taken in.
+    pub(crate) fn applied(&self) -> SegmentNumber {
+        self.generations.read().growing.applied()
+    }
+
+    /// Makes one head of what is above `cut` and says where it ends; `None` if it lies in two, or begins elsewhere.
+    pub(crate) fn settle(&self, cut: SegmentNumber) -> Option<SegmentNumber> {
+        if self.generations.read().cut != cut {
+            return None;
+        }
+        // The cut was committed, so a block holds what is frozen.
+        self.thaw();
+        Some(self.applied())
+    }
+
     /// Says that nothing more will be taken in, and why: queries that wait for it fail at once.
     pub(crate) fn fail(&self, why: String) {
         self.progress.send_modify(|progress| progress.failed = Some(why));
@@ -199,13 +219,22 @@ impl Heads {
         drop(removed);
     }
 
+    /// Whose heads are here.
+    pub(crate) fn writers(&self) -> Vec<WriterId> {
+        self.writers.read().keys().copied().collect()
+    }
+
+    pub(crate) fn find(&self, writer: WriterId) -> Option<Arc<WriterHeads>> {
+        self.writers.read().get(&writer).cloned()
+    }
+
     /// Bytes that all heads take.
     pub fn memory_bytes(&self) -> usize {
         self.writers.read().values().map(|heads| heads.memory_bytes()).sum()
     }
 
     fn get(&self, writer: WriterId) -> Result<Arc<WriterHeads>, HeadsError> {
-        self.writers.read().get(&writer).cloned().ok_or(HeadsError::Unknown(writer))
+        self.find(writer).ok_or(HeadsError::Unknown(writer))
     }
 
     /// The samples of the matching series in the plan's segments, within `range`. A series may come twice, with other samples.

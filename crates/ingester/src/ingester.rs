@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bucket::Bucket;
-use index::NodeId;
-use model::TenantId;
+use model::{NodeId, TenantId, WriterId};
 use parking_lot::{Mutex, RwLock};
 use proto::WriteRequest;
 use runtime::{Clock, Random, Registry, Tasks};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use crate::IndexGroup;
-use crate::adopt;
+use crate::adoption;
 use crate::append::{Appended, Appender, Prepared, TimeBounds};
 use crate::error::{IngesterError, PushError, Rejected};
 use crate::heads::Heads;
 use crate::metrics::Metrics;
 use crate::series_table::SeriesHasher;
+use crate::session::SessionGuard;
 use crate::settings::{Limits, Settings};
-use crate::writer::{Event, Writer};
+use crate::writer;
 
 /// Share of the memory limit above which series that are not known yet are refused.
 const NEW_SERIES_PERCENT: usize = 80;
@@ -43,6 +43,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// This node.
     pub node: NodeId,
+    /// Whether it may still answer writes.
+    pub session: Arc<dyn SessionGuard>,
 }
 
 /// What pushes, the writer and the adopter share.
@@ -58,11 +60,19 @@ pub(crate) struct Shared {
     pub sealed_bytes: AtomicUsize,
     /// Something was appended.
     pub appended: Notify,
+    /// Somebody wants the head cut.
+    pub cut_wanted: Notify,
+    /// This process's writer, while one is registered.
+    pub writer: Mutex<Option<WriterId>>,
+    /// The applied index says that it is not live any more.
+    pub fenced: Notify,
     /// Why the last PUT failed, while PUTs fail: `/-/ready` says it.
     pub failing: Mutex<Option<String>>,
     /// Adoption that is under way, in words; empty when all is loaded.
     pub adopting: Mutex<Vec<String>>,
     pub hasher: SeriesHasher,
+    /// What this process drew for its Registers: a live writer of this node with another is a dead process's.
+    pub nonces: Mutex<Vec<u64>>,
 }
 
 /// Limits: for everyone, and for tenants that have their own.
@@ -82,7 +92,6 @@ impl LimitsOf {
 #[derive(Clone)]
 pub struct Ingester {
     shared: Arc<Shared>,
-    events: mpsc::UnboundedSender<Event>,
 }
 
 /// A request whose samples lie in a segment. Durable and visible when [`Ticket::durable`] says so.
@@ -97,7 +106,7 @@ pub struct Ticket {
 impl Ingester {
     /// Registers a writer, starts it, and begins to adopt what dead writers of this node left behind.
     ///
-    /// Whoever calls holds the lock of the data folder, so every live writer in the index is a dead process's.
+    /// Whoever calls holds the lock of the data folder, so every live writer of this node is a dead process's.
     pub async fn start(settings: Settings, parts: Parts) -> Result<Ingester, IngesterError> {
         let key = std::array::from_fn(|_| parts.random.u64());
         let hasher = SeriesHasher::new(key);
@@ -109,16 +118,20 @@ impl Ingester {
             appender: Mutex::new(Appender::new(hasher)),
             sealed_bytes: AtomicUsize::new(0),
             appended: Notify::new(),
+            cut_wanted: Notify::new(),
+            writer: Mutex::new(None),
+            fenced: Notify::new(),
             failing: Mutex::new(None),
             adopting: Mutex::new(Vec::new()),
             hasher,
+            nonces: Mutex::new(Vec::new()),
             settings,
             parts,
         });
-        adopt::start(&shared).await?;
-        let events = Writer::start(&shared).await?;
+        adoption::start(&shared).await?;
+        writer::start(&shared).await?;
         shared.register_gauges();
-        Ok(Ingester { shared, events })
+        Ok(Ingester { shared })
     }
 
     /// The heads, for queries.
@@ -134,8 +147,7 @@ impl Ingester {
 
     /// Cuts the head soon, whatever its age; nothing happens if it is empty.
     pub fn cut_now(&self) {
-        // An error means that the writer has ended, and it cuts when it ends.
-        self.events.send(Event::CutWanted).ok();
+        self.shared.cut_wanted.notify_one();
     }
 
     /// What is wrong, in words for an operator; empty when all is well.
@@ -210,6 +222,7 @@ impl Shared {
             PushError::Memory { .. } => "memory_max",
             PushError::BufferFull { .. } => "buffer_bytes_max",
             PushError::AckTimeout { .. } => "ack_timeout",
+            PushError::Fenced => "writer_fenced",
             PushError::Closed => "closed",
         };
         self.metrics.unavailable.with([reason]).inc();
@@ -255,7 +268,8 @@ impl Ticket {
             let limit = shared.settings.ack_timeout;
             match runtime::timeout(clock, limit, committed).await {
                 Ok(Ok(())) => shared.metrics.ack_seconds.observe((clock.boottime() - since).as_secs_f64()),
-                Ok(Err(_)) => return Err(PushError::Closed),
+                Ok(Err(_)) if shared.appender.lock().is_closed() => return Err(PushError::Closed),
+                Ok(Err(_)) => return Err(PushError::Fenced),
                 Err(_) => return Err(PushError::AckTimeout { after_ms: limit.as_millis() }),
             }
         }

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     pub cut_failures: Counter,
     pub cut_seconds: Histogram,
     pub last_cut_seconds: GaugeF64,
+    pub fenced: Counter,
     pub adopted: Counter,
     pub quarantined: Counter,
 }
@@ -70,6 +71,10 @@ impl Metrics {
             last_cut_seconds: r.gauge_f64(
                 "bellrock_ingester_last_cut_timestamp_seconds",
                 "When the last cut was committed. Worry when it is an hour ago while samples arrive",
+            ),
+            fenced: r.counter(
+                "bellrock_ingester_writers_fenced_total",
+                "Writers of this process that were fenced while it lived. Worry when it grows: see docs/runbook.md",
             ),
             adopted: r
                 .counter("bellrock_ingester_writers_adopted_total", "Dead writers whose segments were loaded and cut"),

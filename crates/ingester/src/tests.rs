@@ -39,6 +39,7 @@ impl Process {
             registry,
             tasks: tasks.clone(),
             node: NodeId(1),
+            session: Arc::new(crate::AlwaysInSession),
         };
         let ingester = Ingester::start(settings, parts).await.unwrap();
         Process { ingester, group, tasks }
@@ -259,4 +260,54 @@ async fn many_senders_at_once_lose_nothing() {
     });
     assert_eq!((blocks, left), (4 * 50 * 20, 0));
     group.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_is_fenced_while_it_lives_is_born_again_and_adopted() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path()).await;
+    let first = process.group.read(|index| index.writers().next().unwrap().0);
+    process.push("a", &[("up", &[(1000, 1.0)])]).await.unwrap();
+    let propose = |command| process.group.propose(Entry { incarnation: 1, command });
+    propose(index::Command::Fence { writer: first }).await.unwrap().unwrap();
+    // A request that meets the fence is answered 503, and its sender tries again.
+    while let Err(refused) = process.push("a", &[("up", &[(2000, 2.0)]), ("down", &[(2000, 0.0)])]).await {
+        assert!(matches!(refused, PushError::Fenced), "{refused}");
+    }
+    let second = process.group.read(|index| index.writers().map(|(id, _)| id).max().unwrap());
+    assert!(second > first);
+    let mut want: BTreeMap<_, _> =
+        [(labels("up"), samples(&[(1000, 1.0), (2000, 2.0)])), (labels("down"), samples(&[(2000, 0.0)]))].into();
+    assert_eq!(process.heads("a").await, want, "the old head answers until somebody adopts it");
+
+    let grant = |node, number| propose(index::Command::GrantAdopt { writer: first, node, number });
+    grant(NodeId(1), 1).await.unwrap().unwrap();
+    process.until(|index| index.writers().all(|(id, _)| id == second)).await;
+    assert_eq!(process.group.read(|index| index.blocks().map(|block| block.samples).sum::<u64>()), 1);
+    want.insert(labels("up"), samples(&[(2000, 2.0)]));
+    assert_eq!(process.heads("a").await, want);
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_another_node_adopts_is_let_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path()).await;
+    let first = process.group.read(|index| index.writers().next().unwrap().0);
+    process.push("a", &[("up", &[(1000, 1.0)])]).await.unwrap();
+    let propose = |command| process.group.propose(Entry { incarnation: 1, command });
+    propose(index::Command::Fence { writer: first }).await.unwrap().unwrap();
+    let grant = index::Command::GrantAdopt { writer: first, node: NodeId(2), number: 1 };
+    propose(grant).await.unwrap().unwrap();
+    let plan = HeadPlan { writer: first, cut: 0, added: 1 };
+    let all = [Matcher::new("__name__", MatchOp::Regex, ".+").unwrap()];
+    loop {
+        let tenant = TenantId::new("a").unwrap();
+        match process.ingester.heads().select(plan, &tenant, &all, TimeRange::ALL).await {
+            Err(crate::HeadsError::Unknown(writer)) if writer == first => break,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    process.stop().await;
 }

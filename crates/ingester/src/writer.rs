@@ -1,4 +1,8 @@
-//! The writer: drives flush and cut for one lifetime of this process, from one task.
+//! The writer: drives flush and cut from one task, for one registration after another.
+//!
+//! A writer that was fenced while its process lives ends: whoever waits for it is answered 503 (the samples may be stored
+//! all the same, and are sent again), and a new one registers, for which every series is new. The old head stays, as it
+//! is a fold over committed segments, until the writer is adopted.
 //!
 //! All that the two machines say is done here, one event at a time, so nothing happens between two of their steps. What takes
 //! long (encoding, PUTs, proposals, packing) runs in tasks that report back as an [`Event`]. The head takes in a
@@ -12,13 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use consensus::ProposeError;
 use head::Head;
-use index::{Applied, BlockId, BlockMeta, Command, Entry, Refused, SegmentMeta};
+use index::{Applied, BlockId, BlockMeta, Command, Entry, Refused, SegmentMeta, Stage as WriterStage};
 use model::{ObjectKey, Right, SegmentNumber, WriterId};
 use runtime::{Stage, StopReason};
 use segment::Columns;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
+use crate::adoption;
 use crate::append::{Sealed, Waiter};
 use crate::cut::{self, CutMachine, CutRules};
 use crate::error::IngesterError;
@@ -28,6 +33,7 @@ use crate::ingester::Shared;
 use crate::pack::pack;
 use crate::plant::{Plant, is_planted};
 use crate::settings::SERIES_BYTES;
+use crate::verdict::{self, Verdict};
 
 /// First wait after a failed PUT, doubled each time.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
@@ -51,8 +57,27 @@ pub(crate) enum Event {
     CutCommitted,
     /// Somebody wants the head cut.
     CutWanted,
+    /// An entry was refused because the writer is fenced, or closed already.
+    Fenced,
     /// The writer can't go on.
     Failed(IngesterError),
+}
+
+/// How a writer ends.
+enum End {
+    /// The process stops: everything is flushed and cut.
+    Stopped,
+    /// The others took this node for dead.
+    Fenced,
+    /// The session was over when an entry was applied, though nobody has fenced the writer yet.
+    SessionOver,
+    Failed(IngesterError),
+}
+
+impl From<IngesterError> for End {
+    fn from(failure: IngesterError) -> End {
+        End::Failed(failure)
+    }
 }
 
 /// A sealed segment until it is committed.
@@ -79,10 +104,75 @@ pub(crate) struct Writer {
     events: mpsc::UnboundedSender<Event>,
 }
 
+/// Registers the first writer, and starts the task that it and those after it live in.
+pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
+    // Its head is there, and counted, before the first request comes.
+    let first = Writer::new(shared, register(shared).await?);
+    shared.parts.tasks.spawn("ingester.write", Stage::Flushing, live(shared.clone(), first));
+    Ok(())
+}
+
+type Inbox = mpsc::UnboundedReceiver<Event>;
+
+/// One writer after another, until the process stops.
+async fn live(shared: Arc<Shared>, (mut writer, mut inbox): (Writer, Inbox)) {
+    let shutdown = shared.parts.tasks.shutdown().clone();
+    loop {
+        let id = writer.id;
+        let end = writer.run(inbox).await;
+        let why = match end {
+            End::Stopped => return,
+            End::Failed(failure) => return fail(&shared, id, &failure),
+            End::Fenced => "fenced",
+            End::SessionOver => "its session is over",
+        };
+        warn!(writer = %id, why, id = "writer-fenced", "writer ended while its process lives, a new one registers");
+        shared.metrics.fenced.inc();
+        let next = tokio::select! {
+            next = begin_again(&shared, id) => next,
+            () = shutdown.reached(Stage::Flushing) => {
+                shared.appender.lock().close();
+                return;
+            }
+        };
+        (writer, inbox) = match next {
+            Ok(next) => Writer::new(&shared, next),
+            Err(failure) => return fail(&shared, id, &failure),
+        };
+    }
+}
+
+/// Sees to it that the old writer is fenced, keeps its head if it is whole, and registers a new one.
+async fn begin_again(shared: &Shared, old: WriterId) -> Result<WriterId, IngesterError> {
+    *shared.writer.lock() = None;
+    shared.appender.lock().start_over();
+    if is_live(shared, old) {
+        adoption::fence(shared, old).await?;
+    }
+    // What was committed and not taken in is missing in the head, and nothing more can be committed now.
+    let added = shared.parts.group.read(|index| index.writer(old).map(|writer| writer.added));
+    if let Some(heads) = shared.heads.find(old)
+        && added != Some(heads.applied())
+    {
+        shared.heads.remove(old);
+    }
+    register(shared).await
+}
+
+fn is_live(shared: &Shared, id: WriterId) -> bool {
+    shared.parts.group.read(|index| index.writer(id).is_some_and(|writer| writer.stage == WriterStage::Live))
+}
+
+fn fail(shared: &Shared, id: WriterId, failure: &IngesterError) {
+    shared.appender.lock().close();
+    error!(writer = %id, error = chain(failure), "writer failed");
+    let reason = StopReason::Failed(format!("writer {id} failed: {}", chain(failure)));
+    shared.parts.tasks.shutdown().begin(reason);
+}
+
 impl Writer {
-    /// Registers a writer and starts its task. What is sent to the result reaches it.
-    pub(crate) async fn start(shared: &Arc<Shared>) -> Result<mpsc::UnboundedSender<Event>, IngesterError> {
-        let id = register(shared).await?;
+    /// Of a writer that is registered. What is reported comes out of the second part.
+    fn new(shared: &Arc<Shared>, id: WriterId) -> (Writer, Inbox) {
         let heads = Arc::new(WriterHeads::new(id, 0));
         shared.heads.insert(heads.clone());
         let settings = &shared.settings;
@@ -107,14 +197,18 @@ impl Writer {
             }),
             pending: BTreeMap::new(),
             frozen: None,
-            events: events.clone(),
+            events,
         };
+        *shared.writer.lock() = Some(id);
         info!(writer = %id, "writer registered");
-        shared.parts.tasks.spawn("ingester.write", Stage::Flushing, writer.run(inbox));
-        Ok(events)
+        (writer, inbox)
     }
 
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
+    fn is_live(&self) -> bool {
+        is_live(&self.shared, self.id)
+    }
+
+    async fn run(mut self, mut inbox: Inbox) -> End {
         let shared = self.shared.clone();
         let shutdown = shared.parts.tasks.shutdown().clone();
         let clock = &*shared.parts.clock;
@@ -123,6 +217,9 @@ impl Writer {
             let wake_at = [self.flush.wake_at(), self.cut.wake_at()].into_iter().flatten().min();
             let event = tokio::select! {
                 () = shared.appended.notified() => None,
+                () = shared.cut_wanted.notified() => Some(Event::CutWanted),
+                // A writer that nobody writes to must notice as well: requests are routed to live writers.
+                () = shared.fenced.notified() => (!self.is_live()).then_some(Event::Fenced),
                 event = inbox.recv() => event,
                 () = clock.sleep_until(wake_at.unwrap_or(Duration::MAX)), if wake_at.is_some() => None,
                 () = shutdown.reached(Stage::Flushing), if !stopping => {
@@ -133,10 +230,10 @@ impl Writer {
             };
             let now = clock.boottime();
             if let Some(event) = event
-                && let Err(failure) = self.on_event(now, event)
+                && let Err(end) = self.on_event(now, event)
             {
-                self.fail(&failure);
-                return;
+                // Nobody acks and nobody asks any more while the process stops: the segments wait for an adopter.
+                return if stopping && !matches!(end, End::Failed(_)) { End::Stopped } else { end };
             }
             let bytes = self.shared.appender.lock().open_bytes();
             self.step_flush(now, flush::Input::Open { bytes });
@@ -148,9 +245,10 @@ impl Writer {
             self.step_cut(now, cut::Input::Tick);
         }
         info!(writer = %self.id, "writer flushed and cut");
+        End::Stopped
     }
 
-    fn on_event(&mut self, now: Duration, event: Event) -> Result<(), IngesterError> {
+    fn on_event(&mut self, now: Duration, event: Event) -> Result<(), End> {
         match event {
             Event::Stored { n, attempt, bytes } => {
                 if let Some(pending) = self.pending.get_mut(&n) {
@@ -177,17 +275,10 @@ impl Writer {
             }
             Event::CutCommitted => self.step_cut(now, cut::Input::Committed),
             Event::CutWanted => self.step_cut(now, cut::Input::Wanted),
-            Event::Failed(failure) => return Err(failure),
+            Event::Fenced => return Err(End::Fenced),
+            Event::Failed(failure) => return Err(failure.into()),
         }
         Ok(())
-    }
-
-    fn fail(&mut self, failure: &IngesterError) {
-        // Waiters are dropped with `self`: their requests are answered 503.
-        self.shared.appender.lock().close();
-        error!(writer = %self.id, error = chain(failure), "writer failed");
-        let reason = StopReason::Failed(format!("writer {} failed: {}", self.id, chain(failure)));
-        self.shared.parts.tasks.shutdown().begin(reason);
     }
 
     fn step_flush(&mut self, now: Duration, input: flush::Input) {
@@ -255,17 +346,17 @@ impl Writer {
         let pending = &self.pending[&n];
         let segment = SegmentMeta { attempt, bytes: pending.stored_bytes, range: pending.columns.time_range() };
         let command = Command::AddSegment { writer: self.id, n, segment };
-        self.propose_then(command, move |applied| match applied {
-            Ok(Applied::Added { .. }) | Err(Refused::AlreadyAdded { .. }) => Ok(Event::Committed { n }),
-            other => Err(other),
-        });
+        self.propose_then(command, verdict::of_add, Event::Committed { n });
     }
 
-    fn committed(&mut self, now: Duration, n: SegmentNumber) -> Result<(), IngesterError> {
+    fn committed(&mut self, now: Duration, n: SegmentNumber) -> Result<(), End> {
         let Some(pending) = self.pending.remove(&n) else { return Ok(()) };
         let take_in = self.heads.take_in(n, &pending.columns);
         let stats = take_in.map_err(|source| IngesterError::TakeIn { writer: self.id.to_string(), n, source })?;
         self.shared.sealed_bytes.fetch_sub(pending.memory_bytes, Ordering::Relaxed);
+        if self.shared.parts.session.deadline().is_some_and(|deadline| now > deadline) {
+            return Err(End::SessionOver);
+        }
         wake(pending.waiters);
         if self.shared.failing.lock().take().is_some() {
             info!(writer = %self.id, segment = n, "segments are stored and committed again");
@@ -328,10 +419,7 @@ impl Writer {
             return;
         }
         let command = Command::Cut { writer: self.id, from, upto, block, lease: None };
-        self.propose_then(command, |applied| match applied {
-            Ok(Applied::Cut { .. }) => Ok(Event::CutCommitted),
-            other => Err(other),
-        });
+        self.propose_then(command, move |answer| verdict::of_cut(upto, answer), Event::CutCommitted);
     }
 
     fn thaw(&mut self, now: Duration) {
@@ -345,17 +433,22 @@ impl Writer {
         }
     }
 
-    /// Proposes until it is decided, and reports what `judge` makes of it.
+    /// Proposes until it is decided, and reports `done` if `judge` says so.
     fn propose_then(
         &self,
         command: Command,
-        judge: impl FnOnce(Result<Applied, Refused>) -> Result<Event, Result<Applied, Refused>> + Send + 'static,
+        judge: impl FnOnce(&Result<Applied, Refused>) -> Verdict + Send + 'static,
+        done: Event,
     ) {
         let (shared, events, writer) = (self.shared.clone(), self.events.clone(), self.id);
         runtime::spawn(async move {
             let what = command.name();
             let event = match propose(&shared, command).await {
-                Ok(applied) => judge(applied).unwrap_or_else(|odd| Event::Failed(refused(what, writer, &odd))),
+                Ok(answer) => match judge(&answer) {
+                    Verdict::Done => done,
+                    Verdict::Fenced => Event::Fenced,
+                    Verdict::Odd => Event::Failed(refused(what, writer, &answer)),
+                },
                 Err(failure) => Event::Failed(failure),
             };
             events.send(event).ok();
@@ -364,6 +457,14 @@ impl Writer {
 
     fn cluster(&self) -> u128 {
         self.shared.parts.group.read(|index| index.cluster())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // What is not committed now never will be by this writer; its requests' waiters go with it.
+        let bytes = self.pending.values().map(|pending| pending.memory_bytes).sum();
+        self.shared.sealed_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -397,7 +498,9 @@ pub(crate) fn refused(what: &'static str, writer: WriterId, odd: &Result<Applied
 }
 
 async fn register(shared: &Shared) -> Result<WriterId, IngesterError> {
-    let command = Command::Register { node: shared.parts.node, nonce: shared.parts.random.u64() };
+    let nonce = shared.parts.random.u64();
+    shared.nonces.lock().push(nonce);
+    let command = Command::Register { node: shared.parts.node, nonce };
     match propose(shared, command).await? {
         Ok(Applied::Registered { writer }) | Err(Refused::AlreadyRegistered { writer }) => Ok(writer),
         odd => Err(refused("register", WriterId(model::Revision::default()), &odd)),
