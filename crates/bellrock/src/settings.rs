@@ -3,6 +3,7 @@
 //! `table` says which settings there are, `sources` where their texts come from, `values` what a text
 //! may be. Here the texts become typed values; `serve` maps those onto the roles' own settings.
 
+mod place;
 pub mod sources;
 pub mod table;
 pub mod values;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bucket::Location;
 use model::TenantId;
 use tracing::level_filters::LevelFilter;
 
@@ -26,6 +28,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// The data folder.
     pub data: PathBuf,
+    /// Where the bucket is; `None`: in the data folder.
+    pub bucket: Option<Location>,
     /// Memory that data being taken in and queries may use.
     pub memory_max: MemoryMax,
     /// The least severe level that is logged.
@@ -178,6 +182,7 @@ fn read(texts: &Texts, faults: &mut Vec<Fault>) -> Settings {
     let settings = Settings {
         listen: general.all("listen", values::address),
         data: general.one("data", values::path),
+        bucket: place::read(&mut general, &texts.provider_variables),
         memory_max: general.one("memory.max", values::memory_max),
         log_level: general.one("log.level", log_level),
         log_format: general
