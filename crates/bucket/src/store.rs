@@ -114,22 +114,27 @@ impl Bucket {
     /// Keys are write-once: the same bytes again are harmless, others never go under the same key. After an
     /// error the object may be there or not, now or later: see [`BucketError`].
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), BucketError> {
-        let sent = bytes.len() as u64;
-        let limit = patience::attempt_limit(sent);
-        self.persist(Operation::Put, key, limit, || self.put_once(key, bytes.clone()), |()| sent).await
+        self.put_pieces(key, vec![bytes]).await
     }
 
-    /// The same in one attempt that takes as long as it takes: its caller knows when to try another key.
+    /// The same for an object whose bytes lie in several pieces: a large one is not copied into one.
+    pub async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>) -> Result<(), BucketError> {
+        let sent = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let limit = patience::attempt_limit(sent);
+        self.persist(Operation::Put, key, limit, || self.put_once(key, pieces.clone()), |()| sent).await
+    }
+
+    /// Stores an object in one attempt that takes as long as it takes: its caller knows when to try another key.
     pub async fn put_attempt(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), BucketError> {
         let sent = bytes.len() as u64;
-        self.measured(Operation::Put, key, self.put_once(key, bytes), |()| sent).await
+        self.measured(Operation::Put, key, self.put_once(key, vec![bytes]), |()| sent).await
     }
 
-    async fn put_once(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), BucketError> {
+    async fn put_once(&self, key: &ObjectKey, pieces: Vec<Bytes>) -> Result<(), BucketError> {
         let path = key.to_string();
         let folder = self.ensure_folder(&path).await;
         folder.map_err(|source| BucketError::sort(Operation::Put, &path, source))?;
-        let put = self.store.put(&path.as_str().into(), bytes.into()).await;
+        let put = self.store.put(&path.as_str().into(), pieces.into_iter().collect()).await;
         put.map(|_| ()).map_err(|source| BucketError::sort(Operation::Put, &path, source))
     }
 

@@ -227,7 +227,9 @@ impl Collector {
             | Applied::Fenced { .. }
             | Applied::AdoptGranted { .. }
             | Applied::Deleted { .. }
-            | Applied::Quarantined(_) => (),
+            | Applied::Quarantined(_)
+            | Applied::NodeSet { .. }
+            | Applied::NodeForgotten { .. } => (),
         }
     }
 

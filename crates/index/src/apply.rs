@@ -15,11 +15,11 @@
 //!   incomplete. A number at or below the cut can't be quarantined: it may be dead, and dead is for ever.
 //!   A live writer's segments can't be either; its head has them, and its own cut does not read them back.
 
-use model::{Lease, Revision, Right, SegmentNumber, TimeRange, WriterId};
+use model::{Lease, NodeId, Revision, Right, SegmentNumber, TimeRange, WriterId};
 
 use crate::block::{BlockId, BlockMeta};
 use crate::delete::Delete;
-use crate::entry::{Command, Entry, NodeId, SegmentMeta};
+use crate::entry::{Command, Entry, SegmentMeta};
 use crate::refused::Refused;
 use crate::state::{CompactLease, Index, Quarantined, Stage, Writer};
 
@@ -89,6 +89,16 @@ pub enum Applied {
     },
     /// Segments are out of the data, but kept.
     Quarantined(Quarantined),
+    /// A node is known, or known differently.
+    NodeSet {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node is not known any more.
+    NodeForgotten {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 impl Index {
@@ -118,6 +128,14 @@ impl Index {
             Command::Replace { lease, old, block } => self.replace(*lease, old, block),
             Command::Delete(delete) => self.delete(delete),
             Command::Quarantine { writer, from, upto, lease } => self.quarantine(*writer, *from, *upto, *lease),
+            Command::SetNode { node, info } => {
+                self.nodes.insert(*node, info.clone());
+                Ok(Applied::NodeSet { node: *node })
+            }
+            Command::ForgetNode { node } => match self.nodes.remove(node) {
+                Some(_) => Ok(Applied::NodeForgotten { node: *node }),
+                None => Err(Refused::NodeUnknown { node: *node }),
+            },
         }
     }
 

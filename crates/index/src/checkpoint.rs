@@ -10,10 +10,11 @@ use highway::{HighwayHash, HighwayHasher};
 use model::{DecodeError, Reader, put_varint};
 
 use crate::encoding::*;
+use crate::node::{put_info, read_info};
 use crate::state::{CompactLease, Index, Quarantined, Stage, Writer};
 
 /// The version that checkpoints are written with.
-pub const CHECKPOINT_VERSION: u8 = 1;
+pub const CHECKPOINT_VERSION: u8 = 2;
 
 const MAGIC: &[u8; 4] = b"BRIX";
 
@@ -79,6 +80,11 @@ impl Index {
             put_revision(&mut out, *at);
             put_delete(&mut out, delete);
         }
+        put_varint(&mut out, self.nodes.len() as u64);
+        for (id, info) in &self.nodes {
+            put_node(&mut out, *id);
+            put_info(&mut out, info);
+        }
         let checksum = crc32c::crc32c(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
         out
@@ -87,13 +93,13 @@ impl Index {
     /// Reads what [`Index::encode_checkpoint`] wrote.
     pub fn decode_checkpoint(bytes: &[u8]) -> Result<Index, CheckpointError> {
         let body = checked(bytes, MAGIC).ok_or(CheckpointError::NotACheckpoint)?;
-        if body.version != CHECKPOINT_VERSION {
+        if !(1..=CHECKPOINT_VERSION).contains(&body.version) {
             return Err(CheckpointError::UnknownVersion(body.version));
         }
         if !body.checksum_is_right {
             return Err(CheckpointError::Checksum);
         }
-        Ok(read_index(body.fields)?)
+        Ok(read_index(body.version, body.fields)?)
     }
 
     /// A hash of everything in the state. Equal on replicas that applied the same log, so compare it.
@@ -125,7 +131,7 @@ pub(crate) fn read_cluster(reader: &mut Reader<'_>) -> Result<u128, DecodeError>
     Ok(u128::from_le_bytes(cluster))
 }
 
-fn read_index(fields: &[u8]) -> Result<Index, DecodeError> {
+fn read_index(version: u8, fields: &[u8]) -> Result<Index, DecodeError> {
     let mut reader = Reader::new(fields);
     let cluster = read_cluster(&mut reader)?;
     let revision = read_revision(&mut reader)?;
@@ -166,6 +172,13 @@ fn read_index(fields: &[u8]) -> Result<Index, DecodeError> {
         let at = read_revision(&mut reader)?;
         let delete = read_delete(&mut reader)?;
         put_in_order(&reader, &mut index.deletes, at, delete)?;
+    }
+    // Version 1 is of before there could be several nodes.
+    let nodes = if version == 1 { 0 } else { reader.count(11)? };
+    for _ in 0..nodes {
+        let id = read_node(&mut reader)?;
+        let info = read_info(&mut reader)?;
+        put_in_order(&reader, &mut index.nodes, id, info)?;
     }
     if !reader.is_empty() {
         return Err(reader.error("bytes after the end of a checkpoint"));

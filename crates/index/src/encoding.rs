@@ -2,12 +2,12 @@
 //!
 //! Numbers are varints, timestamps zigzag varints. Every `put_x` has a `read_x` beside it.
 
-use model::{DecodeError, Lease, MatchOp, Reader, Revision, Right, TenantId, TimeRange, WriterId};
+use model::{DecodeError, Lease, MatchOp, NodeId, Reader, Revision, Right, TenantId, TimeRange, WriterId};
 use model::{put_varint, put_zigzag};
 
 use crate::block::{BlockId, BlockMeta};
 use crate::delete::{Delete, DeleteMatcher};
-use crate::entry::{NodeId, SegmentMeta};
+use crate::entry::SegmentMeta;
 
 pub fn put_revision(out: &mut Vec<u8>, revision: Revision) {
     put_varint(out, revision.incarnation);

@@ -4,18 +4,15 @@
 //! judges. Bytes that can't be read are an error that halts the replica: skipping an entry that another
 //! replica applies would part the two for ever.
 
-use model::{DecodeError, Incarnation, Lease, Reader, SegmentNumber, TimeRange, WriterId, put_varint};
+use model::{DecodeError, Incarnation, Lease, NodeId, Reader, SegmentNumber, TimeRange, WriterId, put_varint};
 
 use crate::block::{BlockId, BlockMeta};
 use crate::delete::Delete;
 use crate::encoding::*;
+use crate::node::{NodeInfo, put_info, read_info};
 
 /// The version that entries are written with.
 pub const ENTRY_VERSION: u8 = 1;
-
-/// Which node: a random number drawn once per life of its data, never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub u64);
 
 /// What the index says of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +116,18 @@ pub enum Command {
         /// The adopter's number.
         lease: Lease,
     },
+    /// A node is part of the cluster, or can be reached elsewhere than before.
+    SetNode {
+        /// Which.
+        node: NodeId,
+        /// How to reach it.
+        info: NodeInfo,
+    },
+    /// A node is not part of the cluster any more.
+    ForgetNode {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// Bytes that are no entry of this version. Whoever applies the log must stop at it.
@@ -179,6 +188,8 @@ impl Command {
             Command::Replace { .. } => "replace",
             Command::Delete(_) => "delete",
             Command::Quarantine { .. } => "quarantine",
+            Command::SetNode { .. } => "set_node",
+            Command::ForgetNode { .. } => "forget_node",
         }
     }
 
@@ -194,6 +205,8 @@ impl Command {
             Command::Replace { .. } => 8,
             Command::Delete(_) => 9,
             Command::Quarantine { .. } => 10,
+            Command::SetNode { .. } => 11,
+            Command::ForgetNode { .. } => 12,
         }
     }
 
@@ -244,6 +257,11 @@ impl Command {
                 put_varint(out, *upto);
                 put_lease(out, *lease);
             }
+            Command::SetNode { node, info } => {
+                put_node(out, *node);
+                put_info(out, info);
+            }
+            Command::ForgetNode { node } => put_node(out, *node),
         }
     }
 
@@ -284,6 +302,8 @@ impl Command {
                 upto: reader.varint()?,
                 lease: read_lease(reader)?,
             },
+            11 => Command::SetNode { node: read_node(reader)?, info: read_info(reader)? },
+            12 => Command::ForgetNode { node: read_node(reader)? },
             _ => return Ok(None),
         }))
     }

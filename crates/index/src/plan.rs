@@ -1,10 +1,10 @@
 //! What a query reads: blocks, writers' segments above their cuts, what is missing, what is deleted.
 
-use model::{Revision, SegmentNumber, TimeRange, WriterId};
+use model::{NodeId, Revision, SegmentNumber, TimeRange, WriterId};
 
 use crate::block::BlockMeta;
 use crate::delete::Delete;
-use crate::entry::{NodeId, SegmentMeta};
+use crate::entry::SegmentMeta;
 use crate::state::{Index, Quarantined, Stage};
 
 /// A writer with segments that no block holds: a head has them, or they are read from the bucket.

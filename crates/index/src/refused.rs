@@ -1,6 +1,6 @@
 //! Why an entry was refused.
 
-use model::{Incarnation, Lease, SegmentNumber, WriterId};
+use model::{Incarnation, Lease, NodeId, SegmentNumber, WriterId};
 
 use crate::block::BlockId;
 use crate::state::Stage;
@@ -139,6 +139,12 @@ pub enum Refused {
     AlreadyQuarantined {
         /// Whose.
         writer: WriterId,
+    },
+    /// There is no such node.
+    #[error("node {node} is not part of the cluster")]
+    NodeUnknown {
+        /// Which.
+        node: NodeId,
     },
     /// Some of these are quarantined, or the range is empty or reaches below the cut.
     #[error("not a range of segments of writer {writer} that can be quarantined")]

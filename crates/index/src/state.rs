@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use model::{Incarnation, Lease, Revision, SegmentNumber, TimeRange, WriterId};
+use model::{Incarnation, Lease, NodeId, Revision, SegmentNumber, TimeRange, WriterId};
 
 use crate::block::{BlockId, BlockMeta};
 use crate::delete::Delete;
-use crate::entry::{NodeId, SegmentMeta};
+use crate::entry::SegmentMeta;
+use crate::node::NodeInfo;
 
 /// Where a writer stands. A closed one is not in the index any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +128,8 @@ pub struct Index {
     pub(crate) compact: CompactLease,
     /// By the revision of their entries.
     pub(crate) deletes: BTreeMap<Revision, Delete>,
+    /// How to reach every node.
+    pub(crate) nodes: BTreeMap<NodeId, NodeInfo>,
 }
 
 impl Index {
@@ -140,6 +143,7 @@ impl Index {
             quarantined: BTreeMap::new(),
             compact: CompactLease { number: 0, is_spent: true, holder: None },
             deletes: BTreeMap::new(),
+            nodes: BTreeMap::new(),
         }
     }
 
@@ -203,6 +207,16 @@ impl Index {
     /// Every delete with its revision, oldest first.
     pub fn deletes(&self) -> impl ExactSizeIterator<Item = (Revision, &Delete)> {
         self.deletes.iter().map(|(at, delete)| (*at, delete))
+    }
+
+    /// Every node that is part of the cluster, and how to reach it.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &NodeInfo)> {
+        self.nodes.iter().map(|(id, info)| (*id, info))
+    }
+
+    /// One of them.
+    pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
+        self.nodes.get(&id)
     }
 
     /// How much there is.

@@ -246,6 +246,22 @@ fn a_writer_with_nothing_but_quarantined_segments_is_closed() {
 }
 
 #[test]
+fn nodes_are_known_until_they_are_forgotten() {
+    let mut log = Log::new();
+    let info = |peer: &str| NodeInfo { name: "a".into(), peer: peer.into(), api: String::new() };
+    let node = NodeId(7);
+    log.propose(Command::SetNode { node, info: info("one:1") }).unwrap();
+    assert_eq!(log.propose(Command::SetNode { node, info: info("two:2") }), Ok(Applied::NodeSet { node }));
+    assert_eq!(log.index.nodes().collect::<Vec<_>>(), [(node, &info("two:2"))]);
+    assert_eq!(log.propose(Command::ForgetNode { node }), Ok(Applied::NodeForgotten { node }));
+    assert_eq!(log.propose(Command::ForgetNode { node }), Err(Refused::NodeUnknown { node }));
+    // Longer texts are cut off at a character, the same on every replica.
+    let long = Entry { incarnation: INCARNATION, command: Command::SetNode { node, info: info(&"ä".repeat(200)) } };
+    let Command::SetNode { info: read, .. } = Entry::decode(&long.encode()).unwrap().command else { panic!() };
+    assert_eq!(read.peer, "ä".repeat(127));
+}
+
+#[test]
 fn a_compaction_lease_is_spent_by_one_replace() {
     let mut log = Log::new();
     let w = log.register(1);
@@ -344,7 +360,7 @@ type Draw = (u8, u8, u8, u8, u8);
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {
     // The first number picks the command, and segments are added oftener than anything else happens.
-    proptest::collection::vec((0..24_u8, 0..8_u8, 0..8_u8, 0..8_u8, 0..8_u8), 1..120)
+    proptest::collection::vec((0..26_u8, 0..8_u8, 0..8_u8, 0..8_u8, 0..8_u8), 1..120)
 }
 
 /// What the test remembers beside the index: who ever was, what was ever PUT, what each block holds.
@@ -415,6 +431,12 @@ impl World {
                 let from = near(cut + 1 + u64::from(c % 2), b);
                 Command::Quarantine { writer: id, from, upto: near(from + u64::from(d % 2), a), lease: lease(granted) }
             }
+            23 => {
+                let text = |draw: u8| "ä".repeat(usize::from(draw) * 20);
+                let info = NodeInfo { name: text(b % 3), peer: text(c % 3), api: text(d % 3) };
+                Command::SetNode { node: NodeId(u64::from(a % 3)), info }
+            }
+            24 => Command::ForgetNode { node: NodeId(u64::from(a % 3)) },
             _ if a == 0 => {
                 incarnation = u64::from(b);
                 Command::Fence { writer: id }
@@ -521,7 +543,7 @@ proptest! {
                     // Proposed again, as after a lost answer: refused, unless it is a delete.
                     let mut again = log.index.clone();
                     let answer = again.apply(position + 1, &entry);
-                    prop_assert!(answer.is_err() || matches!(entry.command, Command::Delete(_)), "{answer:?}");
+                    prop_assert!(answer.is_err() || matches!(entry.command, Command::Delete(_) | Command::SetNode { .. }), "{answer:?}");
                 }
                 Err(_) => {
                     let mut untouched = before.clone();
@@ -582,14 +604,14 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_an_error_at_worst(mut bytes: Vec<u8>, kind in 0..12_u8) {
+    fn any_bytes_are_an_error_at_worst(mut bytes: Vec<u8>, kind in 0..14_u8) {
         let _ = Entry::decode(&bytes).is_ok();
         let mut entry = vec![ENTRY_VERSION, kind];
         entry.extend_from_slice(&bytes);
         let _ = Entry::decode(&entry).is_ok();
         for magic in [b"BRIX", b"BRCH"] {
             let mut object = magic.to_vec();
-            object.push(1);
+            object.push(1 + kind % 2);
             object.append(&mut bytes.clone());
             let checksum = crc32c::crc32c(&object);
             object.extend_from_slice(&checksum.to_le_bytes());

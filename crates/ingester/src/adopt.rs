@@ -197,7 +197,7 @@ impl Adoption {
             let packed = runtime::blocking(move || pack(&head, cluster, id, built_at)).await;
             let (object, block) =
                 packed.map_err(|source| IngesterError::Pack { writer: self.id.to_string(), source })?;
-            let Err(e) = self.shared.parts.bucket.put(&id.key(), object).await else {
+            let Err(e) = self.shared.parts.bucket.put_pieces(&id.key(), object).await else {
                 return self.propose_cut(from, upto, block, lease).await;
             };
             warn!(writer = %self.id, error = chain(&e), "block of a dead writer not stored, trying again");

@@ -27,7 +27,7 @@ pub use merge::greater;
 pub use metadata::{Metadata, MetricKind};
 pub use object_key::{ObjectKey, ObjectKeyError, Right};
 pub use pattern::{Pattern, PatternError};
-pub use revision::{Incarnation, Lease, Revision, SegmentNumber, WriterId};
+pub use revision::{Incarnation, Lease, NodeId, Revision, SegmentNumber, WriterId};
 pub use sample::{STALE_NAN_BITS, Sample, TimeRange, TimestampMs, Value, is_stale, stale_marker};
 pub use samples::Samples;
 pub use tenant::{TenantError, TenantId};

@@ -47,3 +47,13 @@ impl fmt::Display for Lease {
         write!(f, "{}.{}", self.incarnation, self.number)
     }
 }
+
+/// Which node: a random number drawn once per life of its data, never used twice. Its name is only a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
