@@ -204,6 +204,45 @@ fn two_nodes_may_not_begin_two_clusters_in_one_bucket() {
     assert_eq!(push(first.client(), 2) / 100, 2);
 }
 
+/// `bellrock bucket check`, with its exit code and what it says.
+fn check(settings: &Settings) -> (Option<i32>, String) {
+    let data = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(&settings.program);
+    command.args(["bucket", "check", "--data"]).arg(data.path()).args(&settings.arguments);
+    let output = command.envs(settings.environment.iter().cloned()).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (output.status.code(), text)
+}
+
+fn bucket_check_finds_it_usable(store: &Store) {
+    let (code, text) = check(&store.apply(settings()));
+    println!("{text}");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("p99") && !text.contains("MISSING"), "{text}");
+    assert_eq!(text.contains("metadata_fsync"), !matches!(store, Store::Directory), "{text}");
+    assert!(store.secret().is_none_or(|secret| !text.contains(secret)), "{text}");
+}
+
+#[test]
+fn bucket_check_says_what_is_missing_and_unsafe() {
+    let (store, settings) = s3();
+    // Deletes nothing, and takes a while for every PUT.
+    server(&store).judge(|asked, _| match asked {
+        Asked::Delete => Fate::Refused,
+        Asked::Put => Fate::Late(Duration::from_millis(210)),
+        _ => Fate::Served,
+    });
+    let (code, text) = check(&settings);
+    assert_eq!(code, Some(1), "{text}");
+    for words in ["MISSING deletes an object", "slow", "every write waits for one"] {
+        assert!(text.contains(words), "{text}");
+    }
+    let (code, text) = check(&settings.variable("AWS_SECRET_ACCESS_KEY", "wr0ng-Secret-9"));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("MISSING") && text.contains("(bucket-access-denied)"), "{text}");
+}
+
 on_every_store! {
+    bucket_check_finds_it_usable,
     the_secret_is_seen_nowhere,
 }

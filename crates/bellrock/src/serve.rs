@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api::Api;
-use bucket::{Bucket, Location};
+use bucket::{Bucket, Location, RangeCache};
 use compactor::Compactor;
 use index::NodeId;
 use ingester::Ingester;
@@ -124,6 +124,7 @@ impl Node {
         check_cluster(&tasks, bucket.clone(), index.clone(), clock.clone());
 
         let collected = bucket.clone();
+        let queried = for_queries(&bucket, settings, data, &registry).await?;
         let bucket = Arc::new(bucket);
         let parts = ingester::Parts {
             group: index.clone(),
@@ -138,7 +139,7 @@ impl Node {
         ingester.set_limits(roles::ingester_limits(&settings.limits), roles::ingester_tenants(settings));
         let parts = querier::Parts {
             group: index.clone(),
-            bucket,
+            bucket: Arc::new(queried),
             heads: Arc::new(LocalHeads(ingester.heads())),
             clock: clock.clone(),
             registry: registry.clone(),
@@ -209,6 +210,17 @@ impl Node {
             () = signals.insists() => tracing::warn!("told to stop again, not waiting"),
         }
     }
+}
+
+/// The bucket as queries use it: reads of a remote one are tried until the query's own deadline, and copies are kept.
+async fn for_queries(bucket: &Bucket, settings: &Settings, data: &DataDir, registry: &Registry) -> Result<Bucket> {
+    if !bucket.is_remote() {
+        return Ok(bucket.clone());
+    }
+    let folder = data.path().join("cache");
+    let cache = RangeCache::open(&folder, settings.cache, registry)
+        .with_context(|| format!("open the cache in {}", folder.display()))?;
+    Ok(bucket.with_patience(Duration::MAX).with_cache(cache))
 }
 
 /// Keeps the index in the bucket and collects; at the end stores it once more and closes the log, with a snapshot

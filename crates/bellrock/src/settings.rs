@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bucket::Location;
+use bucket::{CacheLimits, Location};
 use model::TenantId;
 use tracing::level_filters::LevelFilter;
 
@@ -30,6 +30,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// Where the bucket is; `None`: in the data folder.
     pub bucket: Option<Location>,
+    /// Copies of a remote bucket's ranges that are kept.
+    pub cache: CacheLimits,
     /// Memory that data being taken in and queries may use.
     pub memory_max: MemoryMax,
     /// The least severe level that is logged.
@@ -183,6 +185,10 @@ fn read(texts: &Texts, faults: &mut Vec<Fault>) -> Settings {
         listen: general.all("listen", values::address),
         data: general.one("data", values::path),
         bucket: place::read(&mut general, &texts.provider_variables),
+        cache: CacheLimits {
+            memory_bytes: general.one("bucket.cache-memory-max", values::size_or_none),
+            disk_bytes: general.one("bucket.cache-disk-max", values::size_or_none),
+        },
         memory_max: general.one("memory.max", values::memory_max),
         log_level: general.one("log.level", log_level),
         log_format: general

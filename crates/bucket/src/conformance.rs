@@ -194,6 +194,24 @@ async fn a_prefix_comes_before_every_key_and_parts_buckets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ranges_that_are_at_hand_are_not_fetched() {
+    let (server, dir) = (S3Server::start().unwrap(), tempfile::tempdir().unwrap());
+    let limits = CacheLimits { memory_bytes: 1 << 20, disk_bytes: 1 << 20 };
+    let cache = RangeCache::open(dir.path(), limits, &Registry::new()).unwrap();
+    let bucket = s3(&server, "").await.with_cache(cache);
+    bucket.put(&segment(1, 1), "0123456789".into()).await.unwrap();
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..3, 4..6]).await.unwrap(), ["12", "45"]);
+    let gets = server.count(Asked::Get);
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[4..6, 1..3, 1..3]).await.unwrap(), ["45", "12", "12"]);
+    assert_eq!(server.count(Asked::Get), gets);
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[4..6, 7..8, 1..3]).await.unwrap(), ["45", "7", "12"]);
+    assert_eq!(server.count(Asked::Get), gets + 1);
+    bucket.forget_copies(&segment(1, 1));
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..3]).await.unwrap(), ["12"]);
+    assert_eq!(server.count(Asked::Get), gets + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_for_a_moment_is_asked_again() {
     let server = S3Server::start().unwrap();
     let bucket = s3(&server, "").await;

@@ -7,6 +7,7 @@
 //! It knows objects and ranges, but no format: checksums of sections are `block`'s and `segment`'s.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at and damage files behind the bucket"))]
 
+mod cache;
 mod check;
 mod cluster;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod remote;
 mod s3_server;
 mod store;
 
+pub use cache::{CacheLimits, RangeCache};
 pub use check::{Finding, Findings, Verdict};
 pub use cluster::Cluster;
 pub use error::{BucketError, ErrorKind, Operation};

@@ -12,6 +12,7 @@ use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt};
 use runtime::{Clock, Random, Registry};
 
+use crate::cache::RangeCache;
 use crate::error::{BucketError, Operation};
 use crate::faults::{Effect, Faults};
 use crate::folders::{Folder, parent};
@@ -39,6 +40,7 @@ pub struct Bucket {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     faults: Faults,
+    cache: Option<RangeCache>,
 }
 
 /// What the store is, as far as it matters for how to ask it.
@@ -80,7 +82,7 @@ impl Bucket {
             }
         };
         let metrics = Metrics::new(registry);
-        Ok(Bucket { store, beneath, place: place.into(), clock, metrics, faults: Faults::default() })
+        Ok(Bucket { store, beneath, place: place.into(), clock, metrics, faults: Faults::default(), cache: None })
     }
 
     /// Where the bucket lies, for people: a directory, or a URL.
@@ -102,6 +104,18 @@ impl Bucket {
             *patience = total;
         }
         bucket
+    }
+
+    /// The same bucket, whose ranges are looked for in `cache` first and kept there.
+    pub fn with_cache(&self, cache: RangeCache) -> Bucket {
+        Bucket { cache: Some(cache), ..self.clone() }
+    }
+
+    /// Throws copies of an object away: its bytes failed a check, and the next look is to be at the object itself.
+    pub fn forget_copies(&self, key: &ObjectKey) {
+        if let Some(cache) = &self.cache {
+            cache.forget(key);
+        }
     }
 
     /// Where tests plant faults.
@@ -167,6 +181,22 @@ impl Bucket {
     ///
     /// Errors: `TooShort` if one reaches past the object's end.
     pub async fn get_ranges(&self, key: &ObjectKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, BucketError> {
+        let Some(cache) = &self.cache else { return self.fetch_ranges(key, ranges).await };
+        let copies = cache.get(key, ranges).await;
+        if copies.iter().all(Option::is_some) {
+            return Ok(copies.into_iter().flatten().collect());
+        }
+        let missing: Vec<Range<u64>> =
+            copies.iter().zip(ranges).filter(|(copy, _)| copy.is_none()).map(|(_, range)| range.clone()).collect();
+        let fetched = self.fetch_ranges(key, &missing).await?;
+        for (range, bytes) in missing.iter().zip(&fetched) {
+            cache.keep(key, range, bytes);
+        }
+        let mut fetched = fetched.into_iter();
+        Ok(copies.into_iter().filter_map(|copy| copy.or_else(|| fetched.next())).collect())
+    }
+
+    async fn fetch_ranges(&self, key: &ObjectKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, BucketError> {
         let length = |pieces: &Vec<Bytes>| pieces.iter().map(|piece| piece.len() as u64).sum();
         let wanted = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
         let limit = patience::attempt_limit(wanted);

@@ -96,6 +96,20 @@ pub const GROUPS: &[(&str, &[Row])] = &[
                 "Reads aws_access_key_id, aws_secret_access_key and perhaps aws_session_token below [default] of this file; \
                  of gs:// it is a service account's JSON. None: the environment (AWS_ACCESS_KEY_ID, ...), else the machine's.",
             ),
+            fixed(
+                "bucket.cache-memory-max",
+                "SIZE",
+                "64MiB",
+                "Keeps copies of what queries have fetched from a remote bucket in this much memory; none switches it off. \
+                 Raise it where the same dashboards are looked at often.",
+            ),
+            fixed(
+                "bucket.cache-disk-max",
+                "SIZE",
+                "4GiB",
+                "The same on the disk of --data, in its folder cache, which may be deleted at any time; none switches it \
+                 off. The last GiB of the disk is left free.",
+            ),
             fixed("bucket.ca-file", "FILE", "", "Trusts the certificates (PEM) in this file beside the system's."),
             fixed(
                 "memory.max",

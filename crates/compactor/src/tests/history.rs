@@ -73,10 +73,9 @@ fn a_cut_lists_nothing_and_retires_every_attempt() {
     let output = collector.step(NOW, Input::Tick { lowest_in_use: stored }, &index);
     // Those before the known one, and the hedge after it; the tries of the block before the one that was named.
     let mut expected: Vec<_> = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3)].map(|(n, a)| segment(w, n, a)).into();
-    expected.extend([0, 1].map(|attempt| ObjectKey::Block {
-        right: Right::Writer(w),
-        attempt: ObjectKey::cut_attempt(2, attempt),
-    }));
+    expected.extend(
+        [0, 1].map(|attempt| ObjectKey::Block { right: Right::Writer(w), attempt: ObjectKey::cut_attempt(2, attempt) }),
+    );
     assert_eq!(output, Some(Output::Delete(expected)));
 }
 
