@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use model::TimestampMs;
 use tests::promqltest::Data;
-use tests::{Client, Node, Series, labels, wait_for};
+use tests::{Client, Node, Series, Store, labels, wait_for};
 
-use crate::node;
+use crate::node_on;
 
 /// Times in the past, a day apart, so that each lies in a block of its own.
 const DAYS: [TimestampMs; 2] = [1_700_000_000_000, 1_700_086_400_000];
@@ -23,9 +23,9 @@ fn count(client: &Client, name: &str, t: TimestampMs) -> Result<usize, String> {
 }
 
 /// Files below a folder of the bucket.
-fn objects(node: &Node, folder: &str) -> Vec<PathBuf> {
+fn objects(node: &Node, store: &Store, folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![node.data().join("bucket").join(folder)];
+    let mut folders = vec![store.objects(node).unwrap().join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -43,12 +43,20 @@ fn rot(file: &Path) {
     std::fs::write(file, bytes).unwrap();
 }
 
-#[test]
-fn a_rotten_block_fails_only_the_queries_that_need_it() {
-    let mut node = node();
+// A Garage checks what it stores itself, and hides where.
+on_every_store! {
+    a_rotten_block_fails_only_the_queries_that_need_it,
+    a_rotten_segment_is_quarantined_and_the_node_serves,
+}
+
+fn a_rotten_block_fails_only_the_queries_that_need_it(store: &Store) {
+    let mut node = node_on(store);
+    if store.objects(&node).is_none() {
+        return;
+    }
     push(node.client(), "first", DAYS[0]);
     assert!(node.terminate().unwrap().success());
-    let blocks = objects(&node, "blocks");
+    let blocks = objects(&node, store, "blocks");
     assert_eq!(blocks.len(), 1, "a stop in order cuts: {blocks:?}");
     node.start_again().unwrap();
     push(node.client(), "second", DAYS[1]);
@@ -59,7 +67,7 @@ fn a_rotten_block_fails_only_the_queries_that_need_it() {
     let client = node.client();
     assert_eq!(count(client, "second", DAYS[1]), Ok(100));
     let error = count(client, "first", DAYS[0]).unwrap_err();
-    let key = blocks[0].strip_prefix(node.data().join("bucket")).unwrap().to_string_lossy().into_owned();
+    let key = blocks[0].strip_prefix(store.objects(&node).unwrap()).unwrap().to_string_lossy().into_owned();
     assert!(error.contains(&key), "{error:?} does not name {key}");
     let parameters = [("query", "first"), ("time", "1700000010")];
     let response = client.get("/api/v1/query", &parameters).unwrap();
@@ -71,12 +79,14 @@ fn a_rotten_block_fails_only_the_queries_that_need_it() {
     assert!(response.text().contains(&key), "no warning names {key}: {}", response.text());
 }
 
-#[test]
-fn a_rotten_segment_is_quarantined_and_the_node_serves() {
-    let mut node = node();
+fn a_rotten_segment_is_quarantined_and_the_node_serves(store: &Store) {
+    let mut node = node_on(store);
+    if store.objects(&node).is_none() {
+        return;
+    }
     push(node.client(), "first", DAYS[0]);
     node.kill().unwrap();
-    let segments = objects(&node, "segments");
+    let segments = objects(&node, store, "segments");
     assert!(!segments.is_empty());
     segments.iter().for_each(|segment| rot(segment));
     node.start_again().unwrap();

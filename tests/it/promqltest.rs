@@ -1,7 +1,7 @@
 //! Prometheus's own PromQL tests: that the scripts are read whole, and what each store makes of them.
 
 use tests::promqltest::{self, Action, Choice, HttpStore, Item, MemoryStore, Report};
-use tests::{Node, conformance};
+use tests::{Node, Store, conformance};
 
 use crate::settings;
 
@@ -82,19 +82,22 @@ fn the_engine_answers_as_expected() {
     assert!(report.run() >= EVALUATIONS_MIN, "{report}");
 }
 
-#[test]
-fn a_node_answers_as_expected_from_its_head_and_from_blocks() {
+on_every_store! {
+    a_node_answers_as_expected_from_its_head_and_from_blocks,
+}
+
+fn a_node_answers_as_expected_from_its_head_and_from_blocks(store: &Store) {
     let Some(scripts) = scripts() else { return };
     // What the scripts are written for; a node's own default is 50 million.
-    let mut node = Node::start(&settings().argument("--querier.max-samples=10000")).unwrap();
+    let mut node = Node::start(&store.apply(settings().argument("--querier.max-samples=10000"))).unwrap();
     for from in ["head", "blocks"] {
         let mut report = Report::default();
         for script in scripts.iter().filter(|script| script.name != LEFT_OUT) {
-            let mut store = match from {
+            let mut samples = match from {
                 "head" => HttpStore::new(node.client(), &script.name),
                 _ => HttpStore::only_ask(node.client(), &script.name),
             };
-            report.add(promqltest::run(script, &mut store, Choice::default()).unwrap());
+            report.add(promqltest::run(script, &mut samples, Choice::default()).unwrap());
         }
         println!("from the {from}: {report}");
         assert!(report.failures.is_empty(), "from the {from}: {report}");

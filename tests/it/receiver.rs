@@ -2,18 +2,21 @@
 
 use std::process::Command;
 
-use tests::{conformance, skips};
+use tests::{Store, conformance, skips};
 
-use crate::node;
+use crate::node_on;
 
 /// Cases of remote-write 2.0, which is a later issue's.
 const LEFT_OUT: &str = "^(v2_|proto2_|v1_body_with_v2_content_type)";
 
-#[test]
-fn the_receiver_check_passes() {
+on_every_store! {
+    the_receiver_check_passes,
+}
+
+fn the_receiver_check_passes(store: &Store) {
     let Some(check) = conformance("rw_receiver_check.py") else { return };
     let Some(python) = skips::program("python3", "python3") else { return };
-    let node = node();
+    let node = node_on(store);
     let base = node.client().base();
     let output = Command::new(python)
         .arg(check)

@@ -6,9 +6,9 @@ use model::{Counts, Histogram, Labels, Samples, Span, TimestampMs, Value, stale_
 use proto::{WriteRequestBuilder, compress_snappy};
 use tests::client::write_request;
 use tests::promqltest::{Data, Steps};
-use tests::{Client, Node, Series, labels};
+use tests::{Client, Node, Series, Store, labels};
 
-use crate::{node, settings};
+use crate::{node, node_on, settings};
 
 /// A time in the past, so that no clock matters.
 const T: TimestampMs = 1_700_000_000_000;
@@ -21,6 +21,22 @@ const BOMB_BYTES_MAX: u64 = 192 << 20;
 
 /// What may remain of that a moment later.
 const REST_BYTES_MAX: u64 = 48 << 20;
+
+on_every_store! {
+    pushed_samples_are_read_back,
+    every_alias_takes_requests,
+    every_encoding_is_read,
+    the_valid_part_of_a_partly_bad_request_is_read_back,
+    bad_bodies_are_refused_with_a_message,
+    bombs_are_refused_and_memory_stays_flat,
+    out_of_order_and_repeated_samples_merge,
+    tenants_see_their_own,
+    a_stale_marker_ends_a_series,
+    an_ordinary_nan_is_no_stale_marker,
+    native_histograms_are_read_back,
+    metadata_is_kept_per_metric,
+    a_restart_keeps_everything,
+}
 
 /// All samples of a selector in the hour up to `T` + 30 min, sorted by labels.
 #[track_caller]
@@ -48,9 +64,8 @@ fn expected(series: &[Series]) -> Vec<(Labels, Samples)> {
     series.iter().map(|one| (one.labels.clone(), floats(&one.floats))).collect()
 }
 
-#[test]
-fn pushed_samples_are_read_back() {
-    let node = node();
+fn pushed_samples_are_read_back(store: &Store) {
+    let node = node_on(store);
     let client = node.client();
     let series = some_series();
     client.push_ok(&series).unwrap();
@@ -82,9 +97,8 @@ fn pushed_samples_are_read_back() {
     assert_eq!(client.post_form("/api/v1/query_range", &form).unwrap().status, 200);
 }
 
-#[test]
-fn every_alias_takes_requests() {
-    let node = node();
+fn every_alias_takes_requests(store: &Store) {
+    let node = node_on(store);
     let headers = [("Content-Type", "application/x-protobuf"), ("Content-Encoding", "snappy")];
     for (i, path) in ["/api/v1/write", "/api/v1/push", "/prometheus/api/v1/write"].iter().enumerate() {
         let series = Series::floats(&labels("m", &[("path", path)]), &[(T, i as f64)]);
@@ -94,9 +108,8 @@ fn every_alias_takes_requests() {
     assert_eq!(read(node.client(), "m").len(), 3);
 }
 
-#[test]
-fn every_encoding_is_read() {
-    let node = node();
+fn every_encoding_is_read(store: &Store) {
+    let node = node_on(store);
     let message = |name: &str| write_request(&[Series::floats(&labels(name, &[]), &[(T, 1.0)])]);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&message("m_gzip")).unwrap();
@@ -112,9 +125,8 @@ fn every_encoding_is_read() {
     }
 }
 
-#[test]
-fn the_valid_part_of_a_partly_bad_request_is_read_back() {
-    let node = node();
+fn the_valid_part_of_a_partly_bad_request_is_read_back(store: &Store) {
+    let node = node_on(store);
     let good = some_series();
     let mut builder = WriteRequestBuilder::new();
     let pairs = |pairs: &'static [(&str, &str)]| pairs.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
@@ -134,9 +146,8 @@ fn the_valid_part_of_a_partly_bad_request_is_read_back() {
     }
 }
 
-#[test]
-fn bad_bodies_are_refused_with_a_message() {
-    let node = node();
+fn bad_bodies_are_refused_with_a_message(store: &Store) {
+    let node = node_on(store);
     let client = node.client();
     let message = write_request(&some_series());
     let good = compress_snappy(&message);
@@ -166,9 +177,8 @@ fn bad_bodies_are_refused_with_a_message() {
     assert_eq!(read(client, r#"{__name__=~".+"}"#), []);
 }
 
-#[test]
-fn bombs_are_refused_and_memory_stays_flat() {
-    let mut node = node();
+fn bombs_are_refused_and_memory_stays_flat(store: &Store) {
+    let mut node = node_on(store);
     let client = node.client().clone();
     client.push_ok(&some_series()).unwrap();
     let zeros = vec![0; BODY_MAX * 8];
@@ -204,9 +214,8 @@ fn bombs_are_refused_and_memory_stays_flat() {
     assert_eq!(read(&client, "m").len(), 3);
 }
 
-#[test]
-fn out_of_order_and_repeated_samples_merge() {
-    let node = node();
+fn out_of_order_and_repeated_samples_merge(store: &Store) {
+    let node = node_on(store);
     let client = node.client();
     let m = labels("m", &[]);
     let push = |floats: &[(TimestampMs, f64)]| client.push_ok(&[Series::floats(&m, floats)]).unwrap();
@@ -220,9 +229,8 @@ fn out_of_order_and_repeated_samples_merge() {
     assert_eq!(read(client, "m"), [(m, merged)]);
 }
 
-#[test]
-fn tenants_see_their_own() {
-    let mut node = node();
+fn tenants_see_their_own(store: &Store) {
+    let mut node = node_on(store);
     let m = labels("m", &[]);
     for restarted in [false, true] {
         if !restarted {
@@ -247,9 +255,8 @@ fn tenants_see_their_own() {
     }
 }
 
-#[test]
-fn a_stale_marker_ends_a_series() {
-    let node = node();
+fn a_stale_marker_ends_a_series(store: &Store) {
+    let node = node_on(store);
     let m = labels("m", &[]);
     node.client().push_ok(&[Series::floats(&m, &[(T, 1.0), (T + 15_000, stale_marker())])]).unwrap();
     let at = |t| {
@@ -261,9 +268,8 @@ fn a_stale_marker_ends_a_series() {
     assert_eq!(read(node.client(), "m"), [(m, floats(&[(T, 1.0)]))]);
 }
 
-#[test]
-fn an_ordinary_nan_is_no_stale_marker() {
-    let node = node();
+fn an_ordinary_nan_is_no_stale_marker(store: &Store) {
+    let node = node_on(store);
     node.client().push_ok(&[Series::floats(&labels("m", &[]), &[(T, f64::NAN)])]).unwrap();
     let [(_, samples)] = &read(node.client(), "m")[..] else { panic!() };
     assert!(samples.floats[0].is_nan());
@@ -281,9 +287,8 @@ fn native_histogram() -> Histogram {
     }
 }
 
-#[test]
-fn native_histograms_are_read_back() {
-    let mut node = node();
+fn native_histograms_are_read_back(store: &Store) {
+    let mut node = node_on(store);
     let integer = native_histogram();
     let float = Histogram {
         counts: Counts::Float { count: 9.5, zero: 2.5, positive: vec![1.0, 2.0, 3.0], negative: vec![1.0] },
@@ -328,9 +333,8 @@ fn native_histograms_are_read_back() {
     assert_eq!(shown, from_block);
 }
 
-#[test]
-fn metadata_is_kept_per_metric() {
-    let mut node = node();
+fn metadata_is_kept_per_metric(store: &Store) {
+    let mut node = node_on(store);
     let mut builder = WriteRequestBuilder::new();
     builder.series(&labels("m_total", &[]), &[(T, 1.0)]);
     builder.metadata(model::MetricKind::Gauge, "m_total", "", "before");
@@ -344,9 +348,8 @@ fn metadata_is_kept_per_metric() {
     assert_eq!(node.client().data("/api/v1/metadata", &[]).unwrap(), expected);
 }
 
-#[test]
-fn a_restart_keeps_everything() {
-    let mut node = node();
+fn a_restart_keeps_everything(store: &Store) {
+    let mut node = node_on(store);
     let series = some_series();
     let late = Series::floats(&series[0].labels, &[(T + 7_000, 0.5), (T + 600_000, 2.5)]);
     node.client().push_ok(&series).unwrap();

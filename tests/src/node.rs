@@ -60,7 +60,8 @@ impl Settings {
         let mut command = Command::new(&self.program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(&self.arguments);
         // A developer's own settings must not reach the tests' nodes.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BELLROCK_")) {
+        let is_theirs = |name: &str| ["BELLROCK_", "AWS_", "GOOGLE_", "AZURE_"].iter().any(|own| name.starts_with(own));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_theirs(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().cloned());

@@ -12,6 +12,13 @@ pub enum Command {
         /// Words that are no command, and flags without a value; told together with what is wrong with the flags.
         faults: Vec<Fault>,
     },
+    /// Try the bucket's store.
+    BucketCheck {
+        /// As above.
+        flags: Vec<(String, String)>,
+        /// As above.
+        faults: Vec<Fault>,
+    },
     /// Print the help.
     Help,
     /// Print the version.
@@ -30,7 +37,15 @@ pub fn parse(arguments: &[String]) -> Command {
     let mut flags = Vec::new();
     let mut faults = Vec::new();
     let mut rest = arguments.iter().peekable();
-    rest.next_if(|first| *first == "serve");
+    let mut is_check = false;
+    if rest.next_if(|first| *first == "bucket").is_some() {
+        match rest.next_if(|second| *second == "check") {
+            Some(_) => is_check = true,
+            None => faults.push(Fault("bucket wants to be told what to do: bellrock bucket check".to_string())),
+        }
+    } else {
+        rest.next_if(|first| *first == "serve");
+    }
     while let Some(argument) = rest.next() {
         let Some(flag) = argument.strip_prefix("--").filter(|flag| !flag.is_empty()) else {
             faults.push(Fault(format!("{argument:?} is neither a command nor a --flag")));
@@ -44,7 +59,7 @@ pub fn parse(arguments: &[String]) -> Command {
             faults.push(Fault(format!("{argument} has no value")));
         }
     }
-    Command::Serve { flags, faults }
+    if is_check { Command::BucketCheck { flags, faults } } else { Command::Serve { flags, faults } }
 }
 
 #[cfg(test)]
@@ -77,6 +92,14 @@ mod tests {
             "\"-v\" is neither a command nor a --flag",
         ];
         check("server --data --x -v --retention 1d", &[("retention", "1d")], &faults);
+    }
+
+    #[test]
+    fn bucket_check_takes_the_same_flags() {
+        let parse = |line: &str| parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>());
+        let flags = vec![("bucket".to_string(), "s3://m".to_string())];
+        assert_eq!(parse("bucket check --bucket s3://m"), Command::BucketCheck { flags, faults: vec![] });
+        check("bucket --data x", &[("data", "x")], &["bucket wants to be told what to do: bellrock bucket check"]);
     }
 
     #[test]

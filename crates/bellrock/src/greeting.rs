@@ -1,11 +1,10 @@
 //! What a person sees on the terminal when the server is up: where it listens, and what to paste where.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
-/// Returns the text for these addresses (ports known) and this data folder; `host_name` stands for the
+/// Returns the text for these addresses (ports known) and the place where the data lies; `host_name` stands for the
 /// machine where it listens on all its addresses.
-pub fn text(version: &str, addresses: &[SocketAddr], data: &Path, host_name: &str) -> String {
+pub fn text(version: &str, addresses: &[SocketAddr], data: &str, host_name: &str) -> String {
     let urls: Vec<String> = addresses.iter().map(|address| url(*address, host_name)).collect();
     let first = urls.first().cloned().unwrap_or_default();
     let listening: Vec<String> = addresses.iter().map(|address| format!("http://{address}")).collect();
@@ -24,7 +23,7 @@ pub fn text(version: &str, addresses: &[SocketAddr], data: &Path, host_name: &st
          \x20 A shell: curl '{first}/api/v1/query?query=up'\n\
          \n",
         listening.join(", "),
-        data.display(),
+        data,
     )
 }
 
@@ -51,7 +50,7 @@ mod tests {
 
     #[test]
     fn the_text_has_what_to_paste() {
-        let text = text("0.1.0", &addresses(&["127.0.0.1:9009"]), Path::new("/srv/data"), "nas");
+        let text = text("0.1.0", &addresses(&["127.0.0.1:9009"]), "/srv/data", "nas");
         for part in [
             "http://127.0.0.1:9009\n",
             "/srv/data",
@@ -64,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_reached_by_the_machines_name() {
-        let text = text("0.1.0", &addresses(&["[::]:9009", "127.0.0.1:1"]), Path::new("/d"), "nas");
+        let text = text("0.1.0", &addresses(&["[::]:9009", "127.0.0.1:1"]), "/d", "nas");
         assert!(text.contains("http://[::]:9009, http://127.0.0.1:1\n"), "{text}");
         assert!(text.contains("url: http://nas:9009/api/v1/write"), "{text}");
     }

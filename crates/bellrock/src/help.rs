@@ -13,6 +13,7 @@ Bellrock stores metrics: agents push to it with Prometheus remote-write, Grafana
 with PromQL. What it has answered for is on disk.
 
 Usage:  bellrock [serve] [--SETTING VALUE]...
+        bellrock bucket check [--SETTING VALUE]...   tries the store of --bucket
         bellrock --help | --version
 
 Each setting is a flag (--log.level debug), an environment variable (BELLROCK_LOG_LEVEL=debug), or a

@@ -51,7 +51,7 @@ pub async fn open(
             "the index in {} is of cluster {log}, the bucket in {} of cluster {cluster}: they do not belong together. \
              Start with the --data folder whole as it was (other-cluster)",
             folder.display(),
-            bucket.dir().display(),
+            bucket.place(),
         );
     }
     compactor::check_index_is_newest(bucket, group.read(|index| index.revision())).await?;
@@ -78,7 +78,7 @@ async fn cluster(bucket: &Bucket, random: &Random, folder: &Path, exists: bool) 
             "there is an index in {}, but the bucket in {} has no cluster.json: the bucket was emptied or moved. \
              Put it back, or start with an empty --data folder (bucket-gone)",
             folder.display(),
-            bucket.dir().display(),
+            bucket.place(),
         ),
         None => Ok(bucket.bootstrap(random).await?),
         Some(cluster) if exists => Ok(cluster),
@@ -87,7 +87,7 @@ async fn cluster(bucket: &Bucket, random: &Random, folder: &Path, exists: bool) 
         Some(cluster) => bail!(
             "the bucket in {} holds the data of cluster {cluster}, but there is no index in {}: it was lost or moved. \
              Put it back; the data stays untouched until then (index-gone)",
-            bucket.dir().display(),
+            bucket.place(),
             folder.display(),
         ),
     }

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests set the scene with files of their own"))]
 
 mod arguments;
+mod bucket_check;
 mod greeting;
 mod heads;
 mod health;
@@ -36,7 +37,7 @@ const EXIT_BAD_SETTINGS: u8 = 2;
 /// Runs the program with the arguments and the environment of this process.
 #[allow(clippy::print_stdout, reason = "before there is a log, and for who asks for help")]
 pub fn main() -> ExitCode {
-    let (flags, mut faults) = match arguments::parse(&words()) {
+    let (run, flags, mut faults): (fn(Loaded, Surroundings) -> ExitCode, _, _) = match arguments::parse(&words()) {
         Command::Help => {
             print!("{}", help::text());
             return ExitCode::SUCCESS;
@@ -45,11 +46,12 @@ pub fn main() -> ExitCode {
             println!("bellrock {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Command::Serve { flags, faults } => (flags, faults),
+        Command::Serve { flags, faults } => (serve::run, flags, faults),
+        Command::BucketCheck { flags, faults } => (bucket_check::run, flags, faults),
     };
     let surroundings = Surroundings { flags, variables: variables() };
     match Loaded::read(&surroundings) {
-        Ok(loaded) if faults.is_empty() => return serve::run(loaded, surroundings),
+        Ok(loaded) if faults.is_empty() => return run(loaded, surroundings),
         Ok(_) => {}
         Err(Faults(more)) => faults.extend(more),
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api::Api;
-use bucket::Bucket;
+use bucket::{Bucket, Location, RangeCache};
 use compactor::Compactor;
 use ingester::fence::FenceRules;
 use ingester::{AloneSessions, AlwaysInSession, Ingester, WardenParts};
@@ -70,20 +70,21 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<Vec<SocketAddr>>>()?;
     let shutdown = Shutdown::new();
     let node = Node::build(settings, &data, listeners, clock.clone(), shutdown.clone(), level).await?;
-    greet(&addresses, &data);
+    greet(&addresses, &data, settings.bucket.as_ref());
     signals.until_stopping(&shutdown, || node.reload(&mut loaded, &surroundings)).await;
     node.stop(&mut signals).await;
     Ok(shutdown.reason().unwrap_or_else(|| StopReason::Requested("asked to".to_string())))
 }
 
-fn greet(addresses: &[SocketAddr], data: &DataDir) {
-    let text = greeting::text(VERSION, addresses, data.path(), &runtime::process::host_name());
+fn greet(addresses: &[SocketAddr], data: &DataDir, bucket: Option<&Location>) {
+    let place = bucket.map_or_else(|| data.path().display().to_string(), Location::to_string);
+    let text = greeting::text(VERSION, addresses, &place, &runtime::process::host_name());
     // For the person who starts it, beside the log on stderr; a service may have no stdout.
     let _gone = std::io::stdout().write_all(text.as_bytes()).is_err();
     for address in greeting::reachable(addresses) {
         tracing::warn!(%address, id = "no-auth", "other machines can reach this address and nobody has to log in");
     }
-    tracing::info!(version = VERSION, addresses = ?addresses, data = %data.path().display(), "serving");
+    tracing::info!(version = VERSION, addresses = ?addresses, data = %data.path().display(), bucket = place, "serving");
 }
 
 /// Everything that runs in this process.
@@ -112,7 +113,11 @@ impl Node {
         let memory_total_bytes = roles::memory_total_bytes();
         process_metrics::register_process(&registry, VERSION, &*clock);
 
-        let bucket = Bucket::open(&data.folder("bucket")?, clock.clone(), &registry).await?;
+        let location = match &settings.bucket {
+            Some(location) => location.clone(),
+            None => Location::Own(data.folder("bucket")?),
+        };
+        let bucket = Bucket::open(location, clock.clone(), &registry).await?;
         let index_folder = data.folder("index")?;
         let index = index_log::open(&index_folder, &bucket, clock.clone(), &random, &registry).await?;
         let node = index_log::node(&index);
@@ -120,6 +125,7 @@ impl Node {
         check_cluster(&tasks, bucket.clone(), index.clone(), clock.clone());
 
         let collected = bucket.clone();
+        let queried = for_queries(&bucket, settings, data, &registry).await?;
         let bucket = Arc::new(bucket);
         let parts = ingester::Parts {
             group: index.clone(),
@@ -142,7 +148,7 @@ impl Node {
         ingester.set_limits(roles::ingester_limits(&settings.limits), roles::ingester_tenants(settings));
         let parts = querier::Parts {
             group: index.clone(),
-            bucket,
+            bucket: Arc::new(queried),
             heads: Arc::new(LocalHeads(ingester.heads())),
             clock: clock.clone(),
             registry: registry.clone(),
@@ -213,6 +219,17 @@ impl Node {
             () = signals.insists() => tracing::warn!("told to stop again, not waiting"),
         }
     }
+}
+
+/// The bucket as queries use it: reads of a remote one are tried until the query's own deadline, and copies are kept.
+async fn for_queries(bucket: &Bucket, settings: &Settings, data: &DataDir, registry: &Registry) -> Result<Bucket> {
+    if !bucket.is_remote() {
+        return Ok(bucket.clone());
+    }
+    let folder = data.path().join("cache");
+    let cache = RangeCache::open(&folder, settings.cache, registry)
+        .with_context(|| format!("open the cache in {}", folder.display()))?;
+    Ok(bucket.with_patience(Duration::MAX).with_cache(cache))
 }
 
 /// Keeps the index in the bucket and collects; at the end stores it once more and closes the log, with a snapshot

@@ -4,6 +4,7 @@
 //! may be. Here the texts become typed values; `serve` maps those onto the roles' own settings.
 
 pub mod cluster;
+mod place;
 pub mod sources;
 pub mod table;
 pub mod values;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bucket::{CacheLimits, Location};
 use model::TenantId;
 use tracing::level_filters::LevelFilter;
 
@@ -28,6 +30,10 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// The data folder.
     pub data: PathBuf,
+    /// Where the bucket is; `None`: in the data folder.
+    pub bucket: Option<Location>,
+    /// Copies of a remote bucket's ranges that are kept.
+    pub cache: CacheLimits,
     /// Memory that data being taken in and queries may use.
     pub memory_max: MemoryMax,
     /// The least severe level that is logged.
@@ -182,6 +188,11 @@ fn read(texts: &Texts, faults: &mut Vec<Fault>) -> Settings {
     let settings = Settings {
         listen: general.all("listen", values::address),
         data: general.one("data", values::path),
+        bucket: place::read(&mut general, &texts.provider_variables),
+        cache: CacheLimits {
+            memory_bytes: general.one("bucket.cache-memory-max", values::size_or_none),
+            disk_bytes: general.one("bucket.cache-disk-max", values::size_or_none),
+        },
         memory_max: general.one("memory.max", values::memory_max),
         log_level: general.one("log.level", log_level),
         log_format: general

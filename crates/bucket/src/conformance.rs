@@ -3,12 +3,14 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use model::{Lease, ObjectKey, Revision, Right, WriterId};
 use runtime::{Random, Registry, SystemClock};
 
 use super::*;
+use crate::s3_server::{self, Asked, Fate, S3Server};
 
 fn segment(position: u64, n: u64) -> ObjectKey {
     ObjectKey::Segment { writer: WriterId(Revision { incarnation: 1, position }), n, attempt: 0 }
@@ -20,6 +22,19 @@ fn block(number: u64, attempt: u64) -> ObjectKey {
 
 async fn local(dir: &Path) -> Bucket {
     Bucket::open(dir, SystemClock::shared(), &Registry::new()).await.unwrap()
+}
+
+async fn s3(server: &S3Server, prefix: &str) -> Bucket {
+    let secret = |name: &str, text: &str| (name.to_owned(), runtime::Secret::new(text));
+    let remote = Remote {
+        endpoint: Some(server.endpoint()),
+        credentials: vec![
+            secret("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY_ID),
+            secret("AWS_SECRET_ACCESS_KEY", s3_server::SECRET_ACCESS_KEY),
+        ],
+        ..Remote::new(Protocol::S3, s3_server::BUCKET, prefix)
+    };
+    Bucket::open(Location::Remote(remote), SystemClock::shared(), &Registry::new()).await.unwrap()
 }
 
 fn keys(listed: &[Listed]) -> Vec<ObjectKey> {
@@ -118,6 +133,141 @@ async fn conformance(bucket: &Bucket) {
 async fn the_local_directory_conforms() {
     let dir = tempfile::tempdir().unwrap();
     conformance(&local(&dir.path().join("a/bucket")).await).await;
+}
+
+#[tokio::test]
+async fn a_shared_directory_conforms_and_leaves_what_others_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let half = dir.path().join(format!("{}#1", segment(1, 2)));
+    std::fs::create_dir_all(half.parent().unwrap()).unwrap();
+    std::fs::write(&half, b"half").unwrap();
+    let registry = Registry::new();
+    let open = || Bucket::open(Location::Shared(dir.path().into()), SystemClock::shared(), &registry);
+    conformance(&open().await.unwrap()).await;
+    assert!(half.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms() {
+    let server = S3Server::start().unwrap();
+    // Planted errors are to be seen, not tried again.
+    conformance(&s3(&server, "").await.with_patience(Duration::ZERO)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_finds_a_good_store_good_and_leaves_nothing() {
+    let server = S3Server::start().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for bucket in [s3(&server, "x").await, local(dir.path()).await] {
+        let findings = bucket.check(&Random::from_seed(1)).await;
+        assert!(findings.is_usable(), "{findings:#?}");
+        assert!(findings.0.len() >= 15, "{findings:#?}");
+        assert_eq!(bucket.anything().await.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_what_is_missing() {
+    let server = S3Server::start().unwrap();
+    let bucket = s3(&server, "").await;
+    let missing = |findings: Findings| -> Vec<String> {
+        let missing = findings.0.into_iter().filter(|finding| finding.verdict == Verdict::Missing);
+        missing.map(|finding| finding.text).collect()
+    };
+    server.judge(|asked, _| if asked == Asked::Delete { Fate::Refused } else { Fate::Served });
+    let found = missing(bucket.check(&Random::from_seed(1)).await);
+    assert!(found.iter().any(|text| text.starts_with("deletes an object")), "{found:?}");
+    server.judge(|asked, _| if asked == Asked::Put { Fate::Refused } else { Fate::Served });
+    let found = missing(bucket.check(&Random::from_seed(1)).await);
+    assert_eq!(found.len(), 1, "the rest would tell nothing: {found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_comes_before_every_key_and_parts_buckets() {
+    let server = S3Server::start().unwrap();
+    conformance(&s3(&server, "one/cell").await.with_patience(Duration::ZERO)).await;
+    assert!(server.objects().join("one/cell/cluster.json").exists());
+    assert_eq!(std::fs::read_dir(server.objects()).unwrap().count(), 1);
+    let other = s3(&server, "one/cellar").await;
+    assert_eq!(other.cluster().await.unwrap(), None);
+    other.bootstrap(&Random::from_seed(2)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_that_are_at_hand_are_not_fetched() {
+    let (server, dir) = (S3Server::start().unwrap(), tempfile::tempdir().unwrap());
+    let limits = CacheLimits { memory_bytes: 1 << 20, disk_bytes: 1 << 20 };
+    let cache = RangeCache::open(dir.path(), limits, &Registry::new()).unwrap();
+    let bucket = s3(&server, "").await.with_cache(cache);
+    bucket.put(&segment(1, 1), "0123456789".into()).await.unwrap();
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..3, 4..6]).await.unwrap(), ["12", "45"]);
+    let gets = server.count(Asked::Get);
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[4..6, 1..3, 1..3]).await.unwrap(), ["45", "12", "12"]);
+    assert_eq!(server.count(Asked::Get), gets);
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[4..6, 7..8, 1..3]).await.unwrap(), ["45", "7", "12"]);
+    assert_eq!(server.count(Asked::Get), gets + 1);
+    bucket.forget_copies(&segment(1, 1));
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..3]).await.unwrap(), ["12"]);
+    assert_eq!(server.count(Asked::Get), gets + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_for_a_moment_is_asked_again() {
+    let server = S3Server::start().unwrap();
+    let bucket = s3(&server, "").await;
+    let failures = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let fail_twice = |asked: Asked| {
+        let failures = failures.clone();
+        failures.store(0, std::sync::atomic::Ordering::SeqCst);
+        server.judge(move |this, _| {
+            let is_hit = this == asked && failures.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
+            if is_hit { Fate::Refused } else { Fate::Served }
+        });
+    };
+    fail_twice(Asked::Put);
+    bucket.put(&segment(1, 1), "text".into()).await.unwrap();
+    fail_twice(Asked::Get);
+    assert_eq!(bucket.get(&segment(1, 1)).await.unwrap(), "text");
+    fail_twice(Asked::Get);
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..2]).await.unwrap(), ["e"]);
+    fail_twice(Asked::List);
+    assert_eq!(bucket.list(Folder::Segments).await.unwrap().len(), 1);
+    fail_twice(Asked::Delete);
+    bucket.delete(&segment(1, 1)).await.unwrap();
+    assert_eq!(bucket.get(&segment(1, 1)).await.unwrap_err().kind(), ErrorKind::NotFound);
+
+    // One attempt is one, for those who know better what to do next.
+    fail_twice(Asked::Put);
+    let puts = server.count(Asked::Put);
+    assert_eq!(bucket.put_attempt(&segment(1, 2), "x".into()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(server.count(Asked::Put), puts + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_refuses_is_not_asked_again_and_says_why() {
+    let (server, registries) = (S3Server::start().unwrap(), [Registry::new(), Registry::new()]);
+    let open = |name: &str, secret: &str, registry: usize| {
+        let credential = |name: &str, text: &str| (name.to_owned(), runtime::Secret::new(text));
+        let remote = Remote {
+            endpoint: Some(server.endpoint()),
+            credentials: vec![
+                credential("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY_ID),
+                credential("AWS_SECRET_ACCESS_KEY", secret),
+            ],
+            ..Remote::new(Protocol::S3, name, "")
+        };
+        Bucket::open(Location::Remote(remote), SystemClock::shared(), &registries[registry])
+    };
+    let wrong = open(s3_server::BUCKET, "another-Secret-77", 0).await.unwrap();
+    let error = wrong.put(&segment(1, 1), "x".into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert!(error.to_string().contains("(bucket-access-denied)"), "{error}");
+    assert!(!error.to_string().contains("another-Secret-77"), "{error}");
+    assert_eq!(server.count(Asked::Put), 1);
+
+    let absent = open("holiday", s3_server::SECRET_ACCESS_KEY, 1).await.unwrap();
+    let error = absent.bootstrap(&Random::from_seed(1)).await.unwrap_err();
+    assert!(matches!(error, BucketError::NoSuchBucket { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ pub enum ErrorKind {
     NotFound,
     /// The disk is full, or a quota is: an operator makes room; 503 until then.
     NoSpace,
-    /// The disk is read-only, or permissions forbid it: an operator; 503 until then.
+    /// The disk is read-only, or permissions or credentials forbid it: an operator; 503 until then.
     ReadOnly,
     /// Time, or an operator: try again.
     Unavailable,
@@ -89,6 +89,42 @@ pub enum BucketError {
         /// Of what.
         path: String,
         /// What the system said.
+        reason: String,
+    },
+    /// The object store knows the request's credentials and refuses, or does not know them.
+    #[error(
+        "{operation} {path}: the object store refuses: {reason}; mend the credentials or their rights (bucket-access-denied)"
+    )]
+    AccessDenied {
+        /// What was asked.
+        operation: Operation,
+        /// Of what.
+        path: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// The object store has no bucket of this name. Says nothing of the object.
+    #[error(
+        "{operation} {path}: the object store has no such bucket: {reason}; make it, or mend --bucket (bucket-missing)"
+    )]
+    NoSuchBucket {
+        /// What was asked.
+        operation: Operation,
+        /// Of what.
+        path: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// The object store does not understand the request: a setting is wrong. Asking again does not help.
+    #[error(
+        "{operation} {path}: the object store refuses: {reason}; mend the bucket's settings (bucket-request-refused)"
+    )]
+    RequestRefused {
+        /// What was asked.
+        operation: Operation,
+        /// Of what.
+        path: String,
+        /// What the store said.
         reason: String,
     },
     /// Anything else that may pass.
@@ -141,13 +177,21 @@ impl BucketError {
         match self {
             BucketError::NotFound { .. } => ErrorKind::NotFound,
             BucketError::NoSpace { .. } => ErrorKind::NoSpace,
-            BucketError::ReadOnly { .. } => ErrorKind::ReadOnly,
-            BucketError::Unavailable { .. } => ErrorKind::Unavailable,
+            BucketError::ReadOnly { .. } | BucketError::AccessDenied { .. } => ErrorKind::ReadOnly,
+            // Of the data nothing can be said while the bucket is away: above all not that an object is gone.
+            BucketError::Unavailable { .. } | BucketError::NoSuchBucket { .. } | BucketError::RequestRefused { .. } => {
+                ErrorKind::Unavailable
+            }
             BucketError::TooShort { .. } | BucketError::NotEmpty { .. } | BucketError::ClusterFile { .. } => {
                 ErrorKind::Corrupt
             }
             BucketError::OtherCluster { .. } => ErrorKind::OtherCluster,
         }
+    }
+
+    /// Whether the same request may succeed in a moment, with nobody doing anything.
+    pub(crate) fn may_pass_soon(&self) -> bool {
+        matches!(self, BucketError::Unavailable { .. })
     }
 
     /// Sorts an error of the store or the system by what to do about it.
@@ -158,8 +202,23 @@ impl BucketError {
     ) -> BucketError {
         let source: Box<dyn Error + Send + Sync> = source.into();
         let path = path.to_owned();
-        if let Some(object_store::Error::NotFound { .. }) = source.downcast_ref() {
-            return BucketError::NotFound { operation, path };
+        match source.downcast_ref() {
+            Some(error @ (object_store::Error::NotFound { .. } | object_store::Error::Generic { .. }))
+                if error.to_string().contains("NoSuchBucket") =>
+            {
+                return BucketError::NoSuchBucket { operation, path, reason: in_short(&error.to_string()) };
+            }
+            Some(object_store::Error::NotFound { .. }) => return BucketError::NotFound { operation, path },
+            // A directory's, which comes as an error of the system, is told apart below.
+            Some(
+                error @ (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }),
+            ) if io_error_below(error).is_none() => {
+                return BucketError::AccessDenied { operation, path, reason: in_short(&error.to_string()) };
+            }
+            Some(error @ object_store::Error::Generic { .. }) if is_refused(&error.to_string()) => {
+                return BucketError::RequestRefused { operation, path, reason: in_short(&error.to_string()) };
+            }
+            _ => (),
         }
         match io_error_below(&*source).map(|error| (error.kind(), error.to_string())) {
             Some((io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _)) => {
@@ -172,6 +231,24 @@ impl BucketError {
         }
     }
 }
+
+/// Whether the text is that of a status 4xx that stays: `object_store` shows the status in no other way.
+fn is_refused(text: &str) -> bool {
+    let Some((_, status)) = text.split_once("non-2xx status code: ") else { return false };
+    status.starts_with('4') && !["408", "429"].iter().any(|passing| status.starts_with(passing))
+}
+
+/// What a store has said, without its line breaks and in bounds: it ends in messages and logs.
+fn in_short(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(REASON_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
+    }
+}
+
+/// Of a store's answer in a message; S3's have the reason in their first words.
+const REASON_CHARS_MAX: usize = 600;
 
 /// The system's error that an error stems from.
 fn io_error_below<'a>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<&'a io::Error> {

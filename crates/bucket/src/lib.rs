@@ -1,12 +1,14 @@
-//! Puts, fetches and deletes objects: in a local directory, and in S3 behind the same face later.
+//! Puts, fetches and deletes objects: in a directory, or in an object store (S3, GCS, Azure), behind one face.
 //!
 //! What [`Bucket::put`] has answered survives a power loss, with every folder on the way to it. Keys are
-//! [`model::ObjectKey`]s and nothing else. Nothing is retried here: how long to wait and under which attempt's
-//! key to try again is the caller's policy (the ingester's differs from the collector's).
+//! [`model::ObjectKey`]s and nothing else. A remote store is asked again while it fails for a reason that may pass
+//! (`patience`); a directory is not. When a segment's PUT goes under another attempt's key is the ingester's policy.
 //!
 //! It knows objects and ranges, but no format: checksums of sections are `block`'s and `segment`'s.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at and damage files behind the bucket"))]
 
+mod cache;
+mod check;
 mod cluster;
 #[cfg(test)]
 mod conformance;
@@ -14,11 +16,21 @@ mod error;
 mod faults;
 mod folders;
 mod local;
+mod location;
 mod metrics;
+mod patience;
+mod remote;
+#[cfg(test)]
+#[allow(dead_code, reason = "the harness of the end-to-end tests, which use more of it")]
+#[path = "../../../tests/src/s3.rs"]
+mod s3_server;
 mod store;
 
+pub use cache::{CacheLimits, RangeCache};
+pub use check::{Finding, Findings, Verdict};
 pub use cluster::Cluster;
 pub use error::{BucketError, ErrorKind, Operation};
 pub use faults::{Effect, Fault, Faults};
 pub use folders::Folder;
+pub use location::{Location, Protocol, Remote};
 pub use store::{Bucket, Listed};

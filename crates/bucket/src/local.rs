@@ -37,18 +37,23 @@ pub struct LocalFolders {
 impl LocalFolders {
     /// Creates what is missing, durably, and removes what a killed process left over. Blocks.
     ///
-    /// Nobody else may use the directory meanwhile: the data folder's lock sees to that.
-    pub fn open(root: &Path) -> io::Result<LocalFolders> {
+    /// With `is_own` nobody else may use the directory meanwhile: the data folder's lock sees to that. In a directory
+    /// that others use, nothing is removed: what is half-written may be somebody's who lives.
+    pub fn open(root: &Path, is_own: bool) -> io::Result<LocalFolders> {
         runtime::create_folder(root)?;
         let root = root.canonicalize()?;
         let mut durable = HashSet::new();
         for folder in Folder::TOP {
             let path = root.join(folder);
             runtime::create_folder(&path)?;
-            remove_leftovers(&root, &path, true)?;
+            if is_own {
+                remove_leftovers(&root, &path, true)?;
+            }
             durable.insert(folder.to_owned());
         }
-        remove_leftovers(&root, &root, false)?;
+        if is_own {
+            remove_leftovers(&root, &root, false)?;
+        }
         runtime::sync_folder(&root)?;
         durable.insert(String::new());
         Ok(LocalFolders { root, durable: RwLock::new(durable), making: tokio::sync::Mutex::new(()) })

@@ -9,6 +9,7 @@ use crate::error::{ErrorKind, Operation};
 pub struct Metrics {
     operations: [OfOperation; 4],
     errors: Counters<2>,
+    pub retries: Counters<1>,
     pub unknown_names: Counter,
 }
 
@@ -42,6 +43,11 @@ impl Metrics {
             "Requests that failed. not_found is part of normal life; worry about the others when they go on.",
             ["operation", "reason"],
         );
+        let retries = registry.counters(
+            "bellrock_bucket_retries_total",
+            "Requests that were sent again, segments' PUTs not among them. The log says why; worry when it goes on.",
+            ["operation"],
+        );
         let of = |operation: Operation| OfOperation {
             requests: requests.with([operation.name()]),
             duration: duration.with([operation.name()]),
@@ -51,7 +57,7 @@ impl Metrics {
             "bellrock_bucket_unknown_names_total",
             "Names seen in listings that no object of Bellrock has. They are left alone; who put them there?",
         );
-        Metrics { operations: Operation::ALL.map(of), errors, unknown_names }
+        Metrics { operations: Operation::ALL.map(of), errors, retries, unknown_names }
     }
 
     pub fn record(&self, operation: Operation, seconds: f64, outcome: Result<u64, ErrorKind>) {

@@ -1,21 +1,26 @@
 //! The bucket's face.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use model::ObjectKey;
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt};
-use runtime::{Clock, Registry};
+use runtime::{Clock, Random, Registry};
 
+use crate::cache::RangeCache;
 use crate::error::{BucketError, Operation};
 use crate::faults::{Effect, Faults};
 use crate::folders::{Folder, parent};
 use crate::local::LocalFolders;
+use crate::location::Location;
 use crate::metrics::Metrics;
+use crate::patience::{self, Delays};
+use crate::remote;
 
 /// An object of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,36 +35,87 @@ pub struct Listed {
 #[derive(Clone)]
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
-    folders: Arc<LocalFolders>,
+    beneath: Beneath,
+    place: Arc<str>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     faults: Faults,
+    cache: Option<RangeCache>,
+}
+
+/// What the store is, as far as it matters for how to ask it.
+#[derive(Clone)]
+enum Beneath {
+    /// PUTs need their folders.
+    Folders(Arc<LocalFolders>),
+    /// Requests may be lost or slow; they are tried again for this long in all.
+    Remote { patience: Duration, random: Random },
 }
 
 impl Bucket {
-    /// Opens the bucket in a local directory, and creates the directory if it is missing.
+    /// Opens a bucket. A directory is created if it is missing; of an object store nothing is asked yet.
     ///
-    /// One process at a time: half-written objects of a killed one are removed.
-    pub async fn open(dir: &Path, clock: Arc<dyn Clock>, registry: &Registry) -> Result<Bucket, BucketError> {
-        let path = dir.to_path_buf();
-        let opened = runtime::blocking(move || LocalFolders::open(&path)).await;
-        let failed = |source| BucketError::sort(Operation::Open, &dir.display().to_string(), source);
-        let folders = opened.map_err(failed)?;
-        let store = LocalFileSystem::new_with_prefix(folders.root())
-            .map_err(|source| BucketError::sort(Operation::Open, &dir.display().to_string(), source))?
-            .with_fsync(true);
-        Ok(Bucket {
-            store: Arc::new(store),
-            folders: Arc::new(folders),
-            clock,
-            metrics: Metrics::new(registry),
-            faults: Faults::default(),
-        })
+    /// [`Location::Own`] is one process's at a time: half-written objects of a killed one are removed.
+    pub async fn open(
+        location: impl Into<Location>,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Bucket, BucketError> {
+        let location = location.into();
+        let failed = |source| BucketError::sort(Operation::Open, &location.to_string(), source);
+        let (store, beneath, place) = match &location {
+            Location::Own(dir) | Location::Shared(dir) => {
+                let (path, is_own) = (dir.clone(), matches!(location, Location::Own(_)));
+                let opened = runtime::blocking(move || LocalFolders::open(&path, is_own)).await;
+                let folders =
+                    opened.map_err(|source| BucketError::sort(Operation::Open, &location.to_string(), source))?;
+                let root: PathBuf = folders.root().to_owned();
+                let store = LocalFileSystem::new_with_prefix(&root).map_err(failed)?.with_fsync(true);
+                let store: Arc<dyn ObjectStore> = Arc::new(store);
+                (store, Beneath::Folders(Arc::new(folders)), root.display().to_string())
+            }
+            Location::Remote(remote) => {
+                let store = remote::open(remote).map_err(failed)?;
+                // Only for jitter.
+                let random = Random::from_seed(clock.boottime().as_nanos() as u64 ^ clock.now_ms() as u64);
+                (store, Beneath::Remote { patience: patience::TOTAL, random }, location.to_string())
+            }
+        };
+        let metrics = Metrics::new(registry);
+        Ok(Bucket { store, beneath, place: place.into(), clock, metrics, faults: Faults::default(), cache: None })
     }
 
-    /// Where the bucket lies.
-    pub fn dir(&self) -> &Path {
-        self.folders.root()
+    /// Where the bucket lies, for people: a directory, or a URL.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Whether requests cross a network: then they are timed out and tried again, and copies of ranges are worth keeping.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.beneath, Beneath::Remote { .. })
+    }
+
+    /// The same bucket, whose operations are tried again for `total` while the store fails for a reason that may pass.
+    ///
+    /// [`Duration::ZERO`] tries once, [`Duration::MAX`] until the caller gives up. A directory is never asked again.
+    pub fn with_patience(&self, total: Duration) -> Bucket {
+        let mut bucket = self.clone();
+        if let Beneath::Remote { patience, .. } = &mut bucket.beneath {
+            *patience = total;
+        }
+        bucket
+    }
+
+    /// The same bucket, whose ranges are looked for in `cache` first and kept there.
+    pub fn with_cache(&self, cache: RangeCache) -> Bucket {
+        Bucket { cache: Some(cache), ..self.clone() }
+    }
+
+    /// Throws copies of an object away: its bytes failed a check, and the next look is to be at the object itself.
+    pub fn forget_copies(&self, key: &ObjectKey) {
+        if let Some(cache) = &self.cache {
+            cache.forget(key);
+        }
     }
 
     /// Where tests plant faults.
@@ -78,105 +134,225 @@ impl Bucket {
     /// The same for an object whose bytes lie in several pieces: a large one is not copied into one.
     pub async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>) -> Result<(), BucketError> {
         let sent = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let put = async {
-            let path = key.to_string();
-            let folder = self.folders.ensure(parent(&path)).await;
-            folder.map_err(|source| BucketError::sort(Operation::Put, &path, source))?;
-            let put = self.store.put(&path.as_str().into(), pieces.into_iter().collect()).await;
-            put.map(|_| ()).map_err(|source| BucketError::sort(Operation::Put, &path, source))
-        };
-        self.measured(Operation::Put, key, put, |()| sent).await
+        let limit = patience::attempt_limit(sent);
+        self.persist(Operation::Put, key, limit, || self.put_once(key, pieces.clone()), |()| sent).await
+    }
+
+    /// Stores an object in one attempt that takes as long as it takes: its caller knows when to try another key.
+    pub async fn put_attempt(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), BucketError> {
+        let sent = bytes.len() as u64;
+        self.measured(Operation::Put, key, self.put_once(key, vec![bytes]), |()| sent).await
+    }
+
+    async fn put_once(&self, key: &ObjectKey, pieces: Vec<Bytes>) -> Result<(), BucketError> {
+        let path = key.to_string();
+        let folder = self.ensure_folder(&path).await;
+        folder.map_err(|source| BucketError::sort(Operation::Put, &path, source))?;
+        let put = self.store.put(&path.as_str().into(), pieces.into_iter().collect()).await;
+        put.map(|_| ()).map_err(|source| BucketError::sort(Operation::Put, &path, source))
     }
 
     /// Fetches a whole object.
     pub async fn get(&self, key: &ObjectKey) -> Result<Bytes, BucketError> {
-        let get = async {
-            let path = key.to_string();
-            let failed = |source| BucketError::sort(Operation::Get, &path, source);
-            let object = self.store.get(&path.as_str().into()).await.map_err(failed)?;
-            object.bytes().await.map_err(failed)
-        };
-        let bytes = self.measured(Operation::Get, key, get, |bytes: &Bytes| bytes.len() as u64).await?;
+        // The length is not known before: each of its pieces has a limit of its own.
+        let length = |bytes: &Bytes| bytes.len() as u64;
+        let bytes = self.persist(Operation::Get, key, Duration::MAX, || self.get_once(key), length).await?;
         Ok(self.perhaps_flipped(key, bytes))
+    }
+
+    async fn get_once(&self, key: &ObjectKey) -> Result<Bytes, BucketError> {
+        let path = key.to_string();
+        let failed = |source| BucketError::sort(Operation::Get, &path, source);
+        let location = path.as_str().into();
+        let object = self.in_time(&path, Operation::Get, self.store.get(&location)).await?.map_err(failed)?;
+        let size = object.range.end - object.range.start;
+        let mut pieces = object.into_stream();
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = self.in_time(&path, Operation::Get, pieces.try_next()).await?.map_err(failed)? {
+            bytes.extend_from_slice(&piece);
+        }
+        if bytes.len() as u64 != size {
+            return Err(BucketError::sort(Operation::Get, &path, format!("{} bytes came of {size}", bytes.len())));
+        }
+        Ok(bytes.freeze())
     }
 
     /// Fetches ranges of an object, in the order given; each has just the length asked for.
     ///
     /// Errors: `TooShort` if one reaches past the object's end.
     pub async fn get_ranges(&self, key: &ObjectKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, BucketError> {
-        let get = async {
-            let path = key.to_string();
-            let failed = |source| BucketError::sort(Operation::Get, &path, source);
-            let location = path.as_str().into();
-            match self.store.get_ranges(&location, ranges).await {
-                Ok(pieces) if pieces.iter().zip(ranges).all(|(piece, range)| is_of(piece, range)) => Ok(pieces),
-                // Either way: is the object shorter than whoever named it thought?
-                fetched => {
-                    let bytes = self.store.head(&location).await.map_err(failed)?.size;
-                    let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-                    if end > bytes {
-                        return Err(BucketError::TooShort { path: path.clone(), bytes, end });
-                    }
-                    match fetched {
-                        Err(source) => Err(failed(source)),
-                        Ok(_) => Err(BucketError::sort(Operation::Get, &path, "a range came with another length")),
-                    }
+        let Some(cache) = &self.cache else { return self.fetch_ranges(key, ranges).await };
+        let copies = cache.get(key, ranges).await;
+        if copies.iter().all(Option::is_some) {
+            return Ok(copies.into_iter().flatten().collect());
+        }
+        let missing: Vec<Range<u64>> =
+            copies.iter().zip(ranges).filter(|(copy, _)| copy.is_none()).map(|(_, range)| range.clone()).collect();
+        let fetched = self.fetch_ranges(key, &missing).await?;
+        for (range, bytes) in missing.iter().zip(&fetched) {
+            cache.keep(key, range, bytes);
+        }
+        let mut fetched = fetched.into_iter();
+        Ok(copies.into_iter().filter_map(|copy| copy.or_else(|| fetched.next())).collect())
+    }
+
+    async fn fetch_ranges(&self, key: &ObjectKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, BucketError> {
+        let length = |pieces: &Vec<Bytes>| pieces.iter().map(|piece| piece.len() as u64).sum();
+        let wanted = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
+        let limit = patience::attempt_limit(wanted);
+        let pieces = self.persist(Operation::Get, key, limit, || self.get_ranges_once(key, ranges), length).await?;
+        Ok(pieces.into_iter().map(|piece| self.perhaps_flipped(key, piece)).collect())
+    }
+
+    async fn get_ranges_once(&self, key: &ObjectKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, BucketError> {
+        let path = key.to_string();
+        let failed = |source| BucketError::sort(Operation::Get, &path, source);
+        let location = path.as_str().into();
+        // HTTP has no way to ask for nothing: such a range would bring the whole object.
+        let some: Vec<Range<u64>> = ranges.iter().filter(|range| range.start < range.end).cloned().collect();
+        if some.is_empty() {
+            return Ok(vec![Bytes::new(); ranges.len()]);
+        }
+        match self.store.get_ranges(&location, &some).await {
+            Ok(pieces) if pieces.iter().zip(&some).all(|(piece, range)| is_of(piece, range)) => {
+                let mut pieces = pieces.into_iter();
+                let piece = |range: &Range<u64>| match range.start < range.end {
+                    true => pieces.next().unwrap_or_default(),
+                    false => Bytes::new(),
+                };
+                Ok(ranges.iter().map(piece).collect())
+            }
+            // Either way: is the object shorter than whoever named it thought?
+            fetched => {
+                let bytes = self.store.head(&location).await.map_err(failed)?.size;
+                let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+                if end > bytes {
+                    return Err(BucketError::TooShort { path: path.clone(), bytes, end });
+                }
+                match fetched {
+                    Err(source) => Err(failed(source)),
+                    Ok(_) => Err(BucketError::sort(Operation::Get, &path, "a range came with another length")),
                 }
             }
-        };
-        let length = |pieces: &Vec<Bytes>| pieces.iter().map(|piece| piece.len() as u64).sum();
-        let pieces = self.measured(Operation::Get, key, get, length).await?;
-        Ok(pieces.into_iter().map(|piece| self.perhaps_flipped(key, piece)).collect())
+        }
     }
 
     /// Deletes an object; one that is not there is deleted already.
     ///
     /// It may come back after a power loss: whoever deletes can do it again.
     pub async fn delete(&self, key: &ObjectKey) -> Result<(), BucketError> {
-        let delete = async {
+        let delete = || async {
             let path = key.to_string();
             match self.store.delete(&path.as_str().into()).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
                 Err(source) => Err(BucketError::sort(Operation::Delete, &path, source)),
             }
         };
-        self.measured(Operation::Delete, key, delete, |()| 0).await
+        self.persist(Operation::Delete, key, patience::attempt_limit(0), delete, |()| 0).await
     }
 
     /// Lists the objects in a folder and below, ascending by key.
     ///
     /// Names that are no keys are left out, counted and logged: they are not ours to touch.
     pub async fn list(&self, folder: Folder) -> Result<Vec<Listed>, BucketError> {
-        let list = async {
-            let path = folder.to_string();
-            let failed = |source| BucketError::sort(Operation::List, &path, source);
-            let prefix = path.as_str().into();
-            let mut found = Vec::new();
-            let mut objects = self.store.list(Some(&prefix));
-            while let Some(object) = objects.try_next().await.map_err(failed)? {
-                match ObjectKey::parse(object.location.as_ref()) {
-                    Ok(key) => found.push(Listed { key, bytes: object.size }),
-                    Err(_) => {
-                        self.metrics.unknown_names.inc();
-                        tracing::warn!(name = %object.location, "a name in the bucket is no object's key");
-                    }
+        self.persist(Operation::List, &ObjectKey::Cluster, Duration::MAX, || self.list_once(folder), |_| 0).await
+    }
+
+    async fn list_once(&self, folder: Folder) -> Result<Vec<Listed>, BucketError> {
+        let path = folder.to_string();
+        let failed = |source| BucketError::sort(Operation::List, &path, source);
+        let prefix = path.as_str().into();
+        let mut found = Vec::new();
+        let mut objects = self.store.list(Some(&prefix));
+        while let Some(object) = self.in_time(&path, Operation::List, objects.try_next()).await?.map_err(failed)? {
+            match ObjectKey::parse(object.location.as_ref()) {
+                Ok(key) => found.push(Listed { key, bytes: object.size }),
+                Err(_) => {
+                    self.metrics.unknown_names.inc();
+                    tracing::warn!(name = %object.location, "a name in the bucket is no object's key");
                 }
             }
-            found.sort_unstable_by_key(|listed| listed.key);
-            Ok(found)
-        };
-        self.measured(Operation::List, &ObjectKey::Cluster, list, |_| 0).await
+        }
+        found.sort_unstable_by_key(|listed| listed.key);
+        Ok(found)
     }
 
     /// The name of something that is stored, whatever it is; `None` if the bucket is empty.
     pub(crate) async fn anything(&self) -> Result<Option<String>, BucketError> {
-        let list = async {
+        let list = || async {
             let mut objects = self.store.list(None);
-            let first = objects.try_next().await;
+            let first = self.in_time("the bucket", Operation::List, objects.try_next()).await?;
             let first = first.map_err(|source| BucketError::sort(Operation::List, "the bucket", source))?;
             Ok(first.map(|object| object.location.to_string()))
         };
-        self.measured(Operation::List, &ObjectKey::Cluster, list, |_| 0).await
+        self.persist(Operation::List, &ObjectKey::Cluster, Duration::MAX, list, |_| 0).await
+    }
+
+    /// What lies beneath, for `check`.
+    pub(crate) fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Makes the folder of a path durable where there are folders.
+    pub(crate) async fn ensure_folder(&self, path: &str) -> std::io::Result<()> {
+        match &self.beneath {
+            Beneath::Folders(folders) => folders.ensure(parent(path)).await,
+            Beneath::Remote { .. } => Ok(()),
+        }
+    }
+
+    pub(crate) async fn in_time_limit<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, String> {
+        runtime::timeout(&*self.clock, limit, work).await.map_err(|late| late.to_string())
+    }
+
+    /// One request, or the next piece of an answer, within the time that a remote store gets for it.
+    async fn in_time<T>(
+        &self,
+        path: &str,
+        operation: Operation,
+        work: impl Future<Output = T>,
+    ) -> Result<T, BucketError> {
+        if !self.is_remote() {
+            return Ok(work.await);
+        }
+        let done = runtime::timeout(&*self.clock, patience::attempt_limit(0), work).await;
+        done.map_err(|late| BucketError::sort(operation, path, late))
+    }
+
+    /// Runs one operation until it succeeds, fails for good, or the bucket's patience ends. `limit` bounds an attempt.
+    async fn persist<T, Attempt: Future<Output = Result<T, BucketError>>>(
+        &self,
+        operation: Operation,
+        key: &ObjectKey,
+        limit: Duration,
+        attempt: impl Fn() -> Attempt,
+        bytes: impl Fn(&T) -> u64,
+    ) -> Result<T, BucketError> {
+        let Beneath::Remote { patience, random } = &self.beneath else {
+            return self.measured(operation, key, attempt(), bytes).await;
+        };
+        let mut delays = Delays::new(&*self.clock, random, *patience);
+        loop {
+            let limited = async {
+                let done = runtime::timeout(&*self.clock, limit, attempt()).await;
+                done.unwrap_or_else(|late| Err(BucketError::sort(operation, &key.to_string(), late)))
+            };
+            let done = self.measured(operation, key, limited, &bytes).await;
+            match done {
+                Err(error) if error.may_pass_soon() => {
+                    if !delays.pause().await {
+                        return Err(error);
+                    }
+                    self.metrics.retries.with([operation.name()]).inc();
+                    tracing::warn!(%error, "object store asked again");
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Runs one operation with its metrics and the fault that a test planted for it.

@@ -9,6 +9,7 @@
 //!   ever named.
 //! - What is dead at a stored revision c goes when nobody uses a revision below c any more. It stays dead.
 //!
+//! Of a segment every attempt that may have been begun is deleted, known to be stored or not (docs/decisions/0006).
 //! A PUT that lands after its object was judged is found by the listing at the next start. Checkpoints older than the newest few, and
 //! changes that the oldest of those contains, go too: a recovery reads the newest checkpoint and what follows it, and
 //! must never fall back to an older one, which names deleted objects.
@@ -192,15 +193,23 @@ impl Collector {
     /// What an entry took out of the data, and where what it made dead may lie.
     fn retire(&mut self, applied: Applied, stored: &Index) {
         match applied {
-            Applied::Cut { writer, retired, closed_by } => {
+            Applied::Cut { writer, retired, block, closed_by } => {
                 for (n, attempt) in retired {
-                    // The attempts before it may be stored as well, if only their answers were lost.
-                    for attempt in 0..=attempt.min(ATTEMPTS_MAX) {
+                    // Those before it may be stored as well, if only their answers were lost, and the one after
+                    // it, which is its hedge; none beyond that was begun (the ingester's flush sees to it).
+                    for attempt in 0..=attempt.min(ATTEMPTS_MAX) + 1 {
                         self.wait(ObjectKey::Segment { writer, n, attempt }, stored);
                     }
                 }
-                if let Some(lease) = closed_by {
-                    self.list_closed(writer, lease);
+                match closed_by {
+                    Some(lease) => self.list_closed(writer, lease),
+                    // Earlier tries of this cut's block, whose answers were lost.
+                    None => {
+                        let first = ObjectKey::cut_attempt(ObjectKey::cut_reaches(block.attempt), 0);
+                        for attempt in first..block.attempt {
+                            self.wait(ObjectKey::Block { right: block.right, attempt }, stored);
+                        }
+                    }
                 }
             }
             Applied::Closed { writer, lease } => self.list_closed(writer, lease),

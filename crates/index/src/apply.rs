@@ -58,6 +58,8 @@ pub enum Applied {
         writer: WriterId,
         /// The segments: number and the PUT that was known. Quarantined ones are not among them.
         retired: Vec<(SegmentNumber, u32)>,
+        /// What took their place.
+        block: BlockId,
         /// Closed with it: an adopter's cut, under this number.
         closed_by: Option<Lease>,
     },
@@ -220,7 +222,7 @@ impl Index {
         }
         let retired = writer.retire(upto);
         self.blocks.insert(block.id, *block);
-        Ok(Applied::Cut { writer: id, retired, closed_by: None })
+        Ok(Applied::Cut { writer: id, retired, block: block.id, closed_by: None })
     }
 
     fn cut_adopted(
@@ -246,7 +248,7 @@ impl Index {
         retired.retain(|(n, _)| !self.is_quarantined(id, *n));
         self.writers.remove(&id);
         self.blocks.insert(block.id, *block);
-        Ok(Applied::Cut { writer: id, retired, closed_by: Some(lease) })
+        Ok(Applied::Cut { writer: id, retired, block: block.id, closed_by: Some(lease) })
     }
 
     fn close(&mut self, id: WriterId, lease: Lease) -> Result<Applied, Refused> {

@@ -15,7 +15,9 @@ pub(crate) struct Metrics {
     pub ack_seconds: Histogram,
     pub segment_bytes: Histogram,
     pub segments_committed: Counter,
+    pub puts: Counter,
     pub put_failures: Counter,
+    pub puts_hedged_away: Counter,
     pub cuts: Counter,
     pub cut_failures: Counter,
     pub cut_seconds: Histogram,
@@ -54,9 +56,15 @@ impl Metrics {
             ),
             segments_committed: r
                 .counter("bellrock_ingester_segments_committed_total", "Segments committed to the index"),
+            puts: r
+                .counter("bellrock_ingester_segment_puts_total", "PUTs of segments that were begun, hedges included"),
             put_failures: r.counter(
                 "bellrock_ingester_segment_put_failures_total",
-                "PUTs of segments that failed and are tried again. Worry when it grows",
+                "PUTs of segments that failed or were late, and are tried again. Worry when it grows",
+            ),
+            puts_hedged_away: r.counter(
+                "bellrock_ingester_segment_puts_hedged_away_total",
+                "PUTs of segments whose second attempt, or first, was quicker. About one in twenty is as it should be",
             ),
             cuts: r.counter("bellrock_ingester_cuts_total", "Heads cut into a block"),
             cut_failures: r.counter(

@@ -8,7 +8,7 @@
 //! long (encoding, PUTs, proposals, packing) runs in tasks that report back as an [`Event`]. The head takes in a
 //! segment right after its commit, in this task, then the requests that wait for it are woken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,13 +21,14 @@ use model::{ObjectKey, Right, SegmentNumber, WriterId};
 use runtime::{Stage, StopReason};
 use segment::Columns;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
 use crate::adoption;
 use crate::append::{Sealed, Waiter};
 use crate::cut::{self, CutMachine, CutRules};
 use crate::error::IngesterError;
-use crate::flush::{self, Flush, FlushRules};
+use crate::flush::{self, AttemptRules, Flush, FlushRules};
 use crate::heads::WriterHeads;
 use crate::ingester::Shared;
 use crate::pack::pack;
@@ -39,6 +40,14 @@ use crate::verdict::{self, Verdict};
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// How PUTs of segments are timed out and hedged where they cross a network (RELIABILITY.md, row 5; docs/decisions/0006).
+const ATTEMPTS: AttemptRules = AttemptRules {
+    timeout_min: Duration::from_secs(2),
+    timeout_max: Duration::from_secs(30),
+    hedge_min: Duration::from_millis(20),
+    hedge_unknown: Duration::from_millis(500),
+};
 
 /// What a task reports back to the writer.
 #[derive(Debug)]
@@ -92,6 +101,15 @@ struct Pending {
     stored_bytes: u64,
 }
 
+/// A PUT under way; it is stopped when this is dropped, also with the writer. What has been sent may be stored all the same.
+struct Put(JoinHandle<()>);
+
+impl Drop for Put {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// See the module.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -100,6 +118,8 @@ pub(crate) struct Writer {
     flush: Flush,
     cut: CutMachine,
     pending: BTreeMap<SegmentNumber, Pending>,
+    /// PUTs of segments that are under way.
+    puts: HashMap<(SegmentNumber, u32), Put>,
     frozen: Option<(Arc<Head>, Duration)>,
     events: mpsc::UnboundedSender<Event>,
 }
@@ -187,6 +207,7 @@ impl Writer {
                 segment_bytes_max: settings.segment_bytes_max,
                 retry_delay_min: RETRY_DELAY_MIN,
                 retry_delay_max: RETRY_DELAY_MAX,
+                attempts: shared.parts.bucket.is_remote().then_some(ATTEMPTS),
             }),
             cut: CutMachine::new(CutRules {
                 age_max: settings.cut_age_max,
@@ -196,6 +217,7 @@ impl Writer {
                 retry_delay_max: RETRY_DELAY_MAX,
             }),
             pending: BTreeMap::new(),
+            puts: HashMap::new(),
             frozen: None,
             events,
         };
@@ -251,16 +273,16 @@ impl Writer {
     fn on_event(&mut self, now: Duration, event: Event) -> Result<(), End> {
         match event {
             Event::Stored { n, attempt, bytes } => {
+                self.puts.remove(&(n, attempt));
                 if let Some(pending) = self.pending.get_mut(&n) {
                     pending.stored_bytes = bytes;
                 }
                 self.step_flush(now, flush::Input::Stored { n, attempt });
             }
             Event::NotStored { n, attempt, why } => {
-                warn!(writer = %self.id, segment = n, attempt, error = why, "segment not stored, trying again");
-                self.shared.metrics.put_failures.inc();
-                *self.shared.failing.lock() = Some(format!("writes fail: segments can't be stored: {why}"));
-                self.step_flush(now, flush::Input::NotStored { n });
+                self.puts.remove(&(n, attempt));
+                self.not_stored(n, attempt, &why);
+                self.step_flush(now, flush::Input::NotStored { n, attempt });
             }
             Event::Committed { n } => self.committed(now, n)?,
             Event::BlockStored(block) => {
@@ -281,11 +303,30 @@ impl Writer {
         Ok(())
     }
 
+    fn not_stored(&self, n: SegmentNumber, attempt: u32, why: &str) {
+        warn!(writer = %self.id, segment = n, attempt, error = why, "segment not stored, trying again");
+        self.shared.metrics.put_failures.inc();
+        // One lost request is part of a network's life; /-/ready need not know of it.
+        if attempt > 0 || !self.shared.parts.bucket.is_remote() {
+            *self.shared.failing.lock() = Some(format!("writes fail: segments can't be stored: {why}"));
+        }
+    }
+
+    fn abandon(&mut self, n: SegmentNumber, attempt: u32, is_late: bool) {
+        self.puts.remove(&(n, attempt));
+        if is_late {
+            self.not_stored(n, attempt, "no answer in time; the bucket is slow or out of reach");
+        } else {
+            self.shared.metrics.puts_hedged_away.inc();
+        }
+    }
+
     fn step_flush(&mut self, now: Duration, input: flush::Input) {
         for output in self.flush.step(now, input) {
             match output {
                 flush::Output::Seal(n) => self.seal(now, n),
                 flush::Output::Put { n, attempt } => self.put(n, attempt),
+                flush::Output::Abandon { n, attempt, is_late } => self.abandon(n, attempt, is_late),
                 flush::Output::Propose { n, attempt } => self.propose(n, attempt),
             }
         }
@@ -317,7 +358,8 @@ impl Writer {
         }
     }
 
-    fn put(&self, n: SegmentNumber, attempt: u32) {
+    fn put(&mut self, n: SegmentNumber, attempt: u32) {
+        self.shared.metrics.puts.inc();
         let pending = &self.pending[&n];
         let header = segment::Header {
             cluster: self.cluster(),
@@ -329,17 +371,18 @@ impl Writer {
         let (columns, object) = (pending.columns.clone(), pending.object.clone());
         let (bucket, events) = (self.shared.parts.bucket.clone(), self.events.clone());
         let key = ObjectKey::Segment { writer: self.id, n, attempt };
-        runtime::spawn(async move {
+        let put = runtime::spawn(async move {
             let object = object.get_or_init(|| segment::encode(&header, &columns).into()).clone();
             debug_assert!(segment::decode(&object).is_ok(), "a segment is readable before it is stored");
             let bytes = object.len() as u64;
-            let event = match bucket.put(&key, object).await {
+            let event = match bucket.put_attempt(&key, object).await {
                 Ok(()) => Event::Stored { n, attempt, bytes },
                 Err(e) => Event::NotStored { n, attempt, why: chain(&e) },
             };
             // An error means that the writer has ended.
             events.send(event).ok();
         });
+        self.puts.insert((n, attempt), Put(put));
     }
 
     fn propose(&self, n: SegmentNumber, attempt: u32) {

@@ -49,6 +49,7 @@ impl Blocks {
         if let Err(ReadError::Corrupt(why)) = &result {
             error!(block = %key, error = why, "block can't be read, reading it once more");
             self.cache.lock().remove(&key);
+            self.bucket.forget_copies(&key);
             result = self.ask_once(&key, block.bytes, &question).await;
         }
         result.map_err(|e| match e {

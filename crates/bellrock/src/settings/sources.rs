@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use runtime::Secret;
 use serde_json::Value;
 
+use super::place::PROVIDER_PREFIXES;
 use super::table::{self, Row};
 
 /// The texts of one setting, one unless it may repeat, and how a message names it and its source.
@@ -39,6 +41,8 @@ pub struct Texts {
     pub settings: BTreeMap<&'static str, Given>,
     /// By tenant, then by key; only the file has these.
     pub tenants: BTreeMap<String, BTreeMap<&'static str, Given>>,
+    /// The environment's variables that are not ours: credentials of the bucket.
+    pub provider_variables: Vec<(String, Secret)>,
 }
 
 /// What does not change while the process runs: its flags and its environment.
@@ -56,6 +60,9 @@ impl Texts {
         let mut texts = Texts::default();
         texts.take_flags(&surroundings.flags, faults);
         texts.take_variables(&surroundings.variables, faults);
+        let providers = |name: &str| PROVIDER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let variables = surroundings.variables.iter().filter(|(name, _)| providers(name));
+        texts.provider_variables = variables.map(|(name, text)| (name.clone(), Secret::new(text))).collect();
         if let Some(config) = texts.settings.get("config").cloned() {
             // Its own fault where it is no path at all; here it is only followed.
             let path = Path::new(&config.texts[0]);
@@ -173,9 +180,11 @@ fn take_flat(
         table::rows().filter(|row| may_stand_here(row)).map(|row| (row.file_key(), row)).collect();
     let mut taken = BTreeMap::new();
     for (name, value) in flat {
+        // A map can't be a text as well, so beside its own settings the bucket's URL has a name.
+        let name = if name == "bucket.url" { "bucket" } else { name };
         let Some(row) = known.get(name) else {
             let nearest = nearest(name, known.keys().cloned()).map(|name| format!("{prefix}{name}"));
-            let elsewhere = table::rows().any(|row| row.file_key() == *name);
+            let elsewhere = table::rows().any(|row| row.file_key() == name);
             match (nearest, elsewhere) {
                 (None, true) => faults.push(Fault(format!("{prefix}{name}{place} cannot be set there"))),
                 (nearest, _) => faults.push(unknown(&format!("{prefix}{name}"), place, nearest)),

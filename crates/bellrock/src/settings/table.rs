@@ -65,8 +65,59 @@ pub const GROUPS: &[(&str, &[Row])] = &[
                 "data",
                 "FOLDER",
                 "./bellrock-data",
-                "Keeps all data in this folder, created if missing. Put it on the disk that is to hold the blocks.",
+                "Keeps all data in this folder, created if missing; with --bucket only the index and what can be had again. \
+                 Without, put it on the disk that is to hold the blocks.",
             ),
+            fixed(
+                "bucket",
+                "URL",
+                "",
+                "Keeps blocks and segments here instead of in --data: s3://NAME/PREFIX, gs://NAME/PREFIX, \
+                 az://CONTAINER/PREFIX, or file:///PATH for a directory that several nodes share (NFS). What follows \
+                 belongs to it; in the file: bucket: {url: ..., endpoint: ...}. Try a store with bellrock bucket check.",
+            ),
+            fixed(
+                "bucket.endpoint",
+                "URL",
+                "",
+                "The object store's server, such as http://127.0.0.1:3900 for a Garage of your own. None: the provider's.",
+            ),
+            fixed(
+                "bucket.region",
+                "NAME",
+                "",
+                "The region that requests are signed for. Garage: its s3_region, which is garage as it comes. None: \
+                 AWS_REGION, else us-east-1.",
+            ),
+            fixed(
+                "bucket.path-style",
+                "BOOLEAN",
+                "",
+                "Whether the bucket's name is in the path of a request, not in the host. None: true where an endpoint is \
+                 given, as few servers of one's own have a DNS name for each bucket.",
+            ),
+            fixed(
+                "bucket.credentials-file",
+                "FILE",
+                "",
+                "Reads aws_access_key_id, aws_secret_access_key and perhaps aws_session_token below [default] of this file; \
+                 of gs:// it is a service account's JSON. None: the environment (AWS_ACCESS_KEY_ID, ...), else the machine's.",
+            ),
+            fixed(
+                "bucket.cache-memory-max",
+                "SIZE",
+                "64MiB",
+                "Keeps copies of what queries have fetched from a remote bucket in this much memory; none switches it off. \
+                 Raise it where the same dashboards are looked at often.",
+            ),
+            fixed(
+                "bucket.cache-disk-max",
+                "SIZE",
+                "4GiB",
+                "The same on the disk of --data, in its folder cache, which may be deleted at any time; none switches it \
+                 off. The last GiB of the disk is left free.",
+            ),
+            fixed("bucket.ca-file", "FILE", "", "Trusts the certificates (PEM) in this file beside the system's."),
             fixed(
                 "memory.max",
                 "SIZE",

@@ -76,6 +76,14 @@ pub fn size(text: &str) -> Result<u64, Expected> {
     }
 }
 
+/// `none`, which is 0, or a size.
+pub fn size_or_none(text: &str) -> Result<u64, Expected> {
+    match text {
+        "none" => Ok(0),
+        text => size(text).map_err(|_| "is neither none nor a size with its unit, such as 512MiB or 2GiB".to_string()),
+    }
+}
+
 /// How much memory: a size, or a share of what there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryMax {
@@ -228,6 +236,8 @@ mod tests {
         for text in ["", "512", "0B", "5mib", "1MiBx", "1MiB2KiB", "99999999999TiB", "-1MiB"] {
             assert!(size(text).is_err(), "{text}");
         }
+        assert_eq!((size_or_none("none"), size_or_none("1KiB")), (Ok(0), Ok(1024)));
+        assert!(size_or_none("0").is_err());
         assert_eq!(memory_max("50%"), Ok(MemoryMax::Percent(50)));
         assert_eq!(memory_max("1GiB"), Ok(MemoryMax::Bytes(1 << 30)));
         assert_eq!(MemoryMax::Percent(50).bytes(1000), 500);

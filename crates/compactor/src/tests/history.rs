@@ -67,11 +67,15 @@ fn a_cut_lists_nothing_and_retires_every_attempt() {
     for entry in [entry(Command::Register { node: NodeId(1), nonce: 1 }), add(w, 1, 0), add(w, 2, 2), add(w, 3, 0)] {
         assert_eq!(changes(&mut collector, &mut index, &entry), None);
     }
-    assert_eq!(changes(&mut collector, &mut index, &own_cut(w, 0, 2, 0)), None);
+    assert_eq!(changes(&mut collector, &mut index, &own_cut(w, 0, 2, 2)), None);
     let stored = index.revision();
     assert_eq!(collector.step(NOW, Input::Tick { lowest_in_use: at(stored.position - 1) }, &index), None);
     let output = collector.step(NOW, Input::Tick { lowest_in_use: stored }, &index);
-    let expected = vec![segment(w, 1, 0), segment(w, 2, 0), segment(w, 2, 1), segment(w, 2, 2)];
+    // Those before the known one, and the hedge after it; the tries of the block before the one that was named.
+    let mut expected: Vec<_> = [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3)].map(|(n, a)| segment(w, n, a)).into();
+    expected.extend(
+        [0, 1].map(|attempt| ObjectKey::Block { right: Right::Writer(w), attempt: ObjectKey::cut_attempt(2, attempt) }),
+    );
     assert_eq!(output, Some(Output::Delete(expected)));
 }
 
@@ -108,7 +112,7 @@ fn a_closed_writer_s_folders_are_listed_once() {
     assert_eq!(listed, folders);
     let output = collector.step(NOW, Input::Tick { lowest_in_use: index.revision() }, &index);
     let orphan = block(Right::Adopter(w, lease(2)), 0).id.key();
-    assert_eq!(output, Some(Output::Delete(vec![segment(w, 1, 0), segment(w, 2, 0), orphan])));
+    assert_eq!(output, Some(Output::Delete(vec![segment(w, 1, 0), segment(w, 1, 1), segment(w, 2, 0), orphan])));
 }
 
 #[test]

@@ -544,8 +544,16 @@ impl Sim {
         if std::env::var("CONSENSUS_SHOW").is_ok() {
             println!(
                 "seed {seed}: acked {} of {}, refused {}, reads {}, now {}, positions {:?}, terms {}, wiped {}, installed {}, sent {}",
-                sim.acked.len(), sim.next_entry, sim.refused.len(), sim.answered_reads, sim.now, sim.history.keys().last(),
-                sim.leader().unwrap().1.term, sim.wipes, sim.installed(), sim.order
+                sim.acked.len(),
+                sim.next_entry,
+                sim.refused.len(),
+                sim.answered_reads,
+                sim.now,
+                sim.history.keys().last(),
+                sim.leader().unwrap().1.term,
+                sim.wipes,
+                sim.installed(),
+                sim.order
             );
         }
         (sim.trace, sim.acked.len())
