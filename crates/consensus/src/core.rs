@@ -336,10 +336,13 @@ impl Core {
 
     /// Who leads, 0 for nobody.
     fn leader(&self) -> u64 {
+        if self.is_removed || self.is_lost() { 0 } else { self.node.raft.leader_id }
+    }
+
+    /// Who may not campaign never gives its leader up by itself.
+    fn is_lost(&self) -> bool {
         let raft = &self.node.raft;
-        // Who may not campaign never gives its leader up by itself.
-        let is_silent = !raft.promotable() && raft.election_elapsed > 2 * self.settings.election_ticks;
-        if self.is_removed || is_silent { 0 } else { raft.leader_id }
+        !raft.promotable() && raft.election_elapsed > 2 * self.settings.election_ticks
     }
 
     fn lacks_leader(&self) -> bool {
@@ -371,6 +374,13 @@ impl Core {
             self.campaigns += 1;
         }
         self.set_jitter();
+        if self.is_lost() && !self.is_removed && self.ticks.is_multiple_of(self.settings.election_ticks as u64) {
+            // Who campaigns is told when it was removed; a learner has to ask.
+            let members: Vec<u64> = self.conf.voters.clone();
+            for id in members {
+                self.say(id, &Body::Lost);
+            }
+        }
         self.repeat();
         self.watch_snapshots();
         if self.is_full && self.is_leader() && self.node.raft.lead_transferee.is_none() {
@@ -458,6 +468,9 @@ impl Core {
                     self.compare_hashes();
                 }
             }
+            Ok(Body::Lost) if !self.is_member(from) => self.say(from, &Body::Removed { position: self.applied }),
+            // The leader will be heard.
+            Ok(Body::Lost) => (),
             Ok(Body::Removed { position }) => {
                 if position > self.applied && !self.is_removed && !self.is_leader() {
                     tracing::warn!(peer = from, position, "this replica was removed from the index's group");
@@ -794,6 +807,14 @@ impl Core {
             if let Err(error) = self.node.propose_conf_change(put_change(&leave), leave) {
                 tracing::debug!(%error, "end of a change of members put off");
             }
+        }
+        // Raft counts a change that it had no room for as under way, until an entry is applied where it would have been.
+        let raft = &self.node.raft;
+        if self.is_leader()
+            && raft.pending_conf_index > raft.raft_log.last_index()
+            && !self.append(vec![Entry::default()])
+        {
+            tracing::debug!("empty entry put off");
         }
         if !is_joint && self.change.as_ref().is_some_and(|change| change.index <= self.applied) {
             self.change = None;

@@ -56,7 +56,9 @@ pub enum Body {
         position: u64,
         hash: u64,
     },
-    /// The recipient asks for votes, and is no member as of the position that the sender has applied.
+    /// The sender does not vote, and has not heard of a leader for long: is it still a member?
+    Lost,
+    /// The recipient asks for votes or is lost, and is no member as of the position that the sender has applied.
     Removed {
         position: u64,
     },
@@ -120,6 +122,7 @@ pub fn encode(from: u64, to: u64, body: &Body) -> Vec<u8> {
             out.extend_from_slice(&position.to_le_bytes());
             out.extend_from_slice(&hash.to_le_bytes());
         }
+        Body::Lost => out.push(6),
         Body::Removed { position } => {
             out.push(5);
             out.extend_from_slice(&position.to_le_bytes());
@@ -171,6 +174,7 @@ fn read_body(reader: &mut Reader<'_>, from: u64, to: u64) -> Option<Body> {
         }
         4 => Body::Hash { position: reader.u64()?, hash: reader.u64()? },
         5 => Body::Removed { position: reader.u64()? },
+        6 => Body::Lost,
         _ => return None,
     })
 }

@@ -137,6 +137,7 @@ struct Sim {
     answered_reads: u64,
     trace: u32,
     wipes: u64,
+    last_input: String,
 }
 
 impl Sim {
@@ -185,6 +186,7 @@ impl Sim {
             answered_reads: 0,
             trace: 0,
             wipes: 0,
+            last_input: String::new(),
         };
         for i in 0..5 {
             let node = sim.begin(i == 0);
@@ -234,8 +236,10 @@ impl Sim {
                 node.next_tick = self.now + self.random.below(TICK_STEPS);
                 self.after_turn(i);
             }
-            Err(error) if node.is_armed => {
+            // A log after a snapshot that was being installed needs a little space.
+            Err(error) if node.is_armed || node.disk.is_full() => {
                 tracing::debug!(%error, "died while it started");
+                node.disk.set_full(false);
                 self.crash(i);
             }
             Err(error) => panic!("seed {}: {error}", self.seed),
@@ -515,6 +519,7 @@ impl Sim {
             (.., Some(old)) => Input::Change(Change::Remove(old), answer),
             _ => return,
         };
+        self.last_input = format!("{} {leader} {wanted:?} {missing:?} {learner:?} {extra:?}", self.now);
         self.change = Some(answered);
         self.turn(leader, vec![input], 0);
     }
@@ -544,8 +549,16 @@ impl Sim {
         if std::env::var("CONSENSUS_SHOW").is_ok() {
             println!(
                 "seed {seed}: acked {} of {}, refused {}, reads {}, now {}, positions {:?}, terms {}, wiped {}, installed {}, sent {}",
-                sim.acked.len(), sim.next_entry, sim.refused.len(), sim.answered_reads, sim.now, sim.history.keys().last(),
-                sim.leader().unwrap().1.term, sim.wipes, sim.installed(), sim.order
+                sim.acked.len(),
+                sim.next_entry,
+                sim.refused.len(),
+                sim.answered_reads,
+                sim.now,
+                sim.history.keys().last(),
+                sim.leader().unwrap().1.term,
+                sim.wipes,
+                sim.installed(),
+                sim.order
             );
         }
         (sim.trace, sim.acked.len())
@@ -596,7 +609,13 @@ impl Sim {
                             .map(|replica| (replica.applied(), node.id, replica.shared().members.borrow().clone()))
                     })
                     .collect();
-                panic!("seed {}: no progress: acked {} of {before}, {members:#?}", self.seed, self.acked.len());
+                panic!(
+                    "seed {}: no progress: {:?} {:?}, acked {} of {before}, {members:#?}",
+                    self.seed,
+                    self.change,
+                    self.last_input,
+                    self.acked.len()
+                );
             }
         }
         let mut hashes = BTreeSet::new();
