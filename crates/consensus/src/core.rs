@@ -38,6 +38,9 @@ const APPLIED_TAGS_MAX: usize = 4096;
 /// Ticks after which a forwarded proposal or read is said again: a message may be lost.
 const REPEAT_TICKS: u64 = 5;
 
+/// Whether the state machine can read a payload.
+pub type ReadsPayload = Box<dyn Fn(&[u8]) -> bool + Send>;
+
 /// A change of members, as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -173,8 +176,7 @@ pub struct Core {
     hashes: BTreeMap<u64, u64>,
     heard_hashes: BTreeMap<u64, u64>,
     seen: Arc<Mutex<Seen>>,
-    /// Whether the state machine can read a payload.
-    reads_payload: Box<dyn Fn(&[u8]) -> bool + Send>,
+    reads_payload: ReadsPayload,
     pub outputs: Outputs,
 }
 
@@ -186,7 +188,7 @@ impl Core {
         applied: u64,
         settings: Settings,
         seen: Arc<Mutex<Seen>>,
-        reads_payload: Box<dyn Fn(&[u8]) -> bool + Send>,
+        reads_payload: ReadsPayload,
     ) -> Result<Core, BoxError> {
         let config = Config {
             id: identity.id,
@@ -791,11 +793,9 @@ impl Core {
             self.change = None;
             self.outputs.changed = Some(Err(MembersError::Uncertain));
         }
-        if now.0 != 0 && now.0 != own {
-            if let Some(transfer) = self.transfer.take() {
-                let is_done = now.0 == transfer.to;
-                self.outputs.transferred = Some(if is_done { Ok(()) } else { Err(MembersError::Uncertain) });
-            }
+        if let Some(transfer) = self.transfer.take_if(|_| now.0 != 0 && now.0 != own) {
+            let is_done = now.0 == transfer.to;
+            self.outputs.transferred = Some(if is_done { Ok(()) } else { Err(MembersError::Uncertain) });
         }
     }
 
@@ -804,8 +804,12 @@ impl Core {
         if is_joint && self.is_leader() && !self.node.raft.has_pending_conf() {
             // Also what an earlier leader left half way.
             let leave = ConfChangeV2::default();
-            if let Err(error) = self.node.propose_conf_change(put_change(&leave), leave) {
-                tracing::debug!(%error, "end of a change of members put off");
+            match self.node.propose_conf_change(put_change(&leave), leave) {
+                Ok(()) => {
+                    let last = self.node.raft.raft_log.last_index();
+                    self.change.iter_mut().for_each(|change| change.index = last);
+                }
+                Err(error) => tracing::debug!(%error, "end of a change of members put off"),
             }
         }
         // Raft counts a change that it had no room for as under way, until an entry is applied where it would have been.
@@ -816,10 +820,19 @@ impl Core {
         {
             tracing::debug!("empty entry put off");
         }
-        if !is_joint && self.change.as_ref().is_some_and(|change| change.index <= self.applied) {
+        if !is_joint && self.change.as_ref().is_some_and(|change| self.is_known(change.index)) {
             self.change = None;
             self.outputs.changed = Some(Ok(()));
         }
+    }
+
+    /// Whether a change of members is applied here and durable at most of those who vote now: then no loss of fewer
+    /// than half of them, however soon, leaves nobody who knows who votes.
+    fn is_known(&self, index: u64) -> bool {
+        let own = self.identity.id;
+        let knows =
+            |id: &&u64| **id == own || self.node.raft.prs().get(**id).is_some_and(|peer| peer.committed_index >= index);
+        index <= self.applied && self.conf.voters.iter().filter(knows).count() * 2 > self.conf.voters.len()
     }
 
     /// The leader's own and the others' proposals go to raft, many in one call.
@@ -1005,7 +1018,9 @@ impl Core {
         }
         let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
         let entries = ready.take_entries();
-        let is_needed = ready.must_sync();
+        // Members take effect when they are applied, and must not be taken back by a crash: whoever counts on the new
+        // ones may have let an old one go. So their commit is durable first, and whoever acks knows it for good.
+        let is_needed = ready.must_sync() || ready.committed_entries().iter().any(changes_members);
         let log = self.node.mut_store();
         if let Some(snapshot) = &snapshot {
             let meta = snapshot.get_metadata();
@@ -1038,7 +1053,7 @@ impl Core {
 
     /// Looks at a committed entry; a change of members is done here.
     pub fn commit(&mut self, entry: &Entry) -> Result<Committed, BoxError> {
-        if entry.get_entry_type() == EntryType::EntryConfChangeV2 {
+        if changes_members(entry) {
             let change = read_change(&entry.context).ok_or("a change of members that can't be read")?;
             match self.node.apply_conf_change(&change) {
                 Ok(conf) => self.conf = conf,
@@ -1103,4 +1118,9 @@ impl Core {
             ));
         }
     }
+}
+
+/// Whether an entry changes the members.
+pub fn changes_members(entry: &Entry) -> bool {
+    entry.get_entry_type() == EntryType::EntryConfChangeV2
 }
