@@ -149,6 +149,8 @@ pub struct Core {
     /// Leader and term when we last looked.
     seen_leader: (u64, u64),
     leader_known_at: u64,
+    /// When other members sent something last.
+    heard: BTreeMap<u64, u64>,
     /// Campaigns that began here; it moves the jitter on.
     campaigns: u64,
     waiting: BTreeMap<u64, Waiting>,
@@ -216,6 +218,7 @@ impl Core {
             applied,
             seen_leader: (0, term_and_vote.0),
             leader_known_at: 0,
+            heard: BTreeMap::new(),
             campaigns: 0,
             waiting: BTreeMap::new(),
             unsent: BTreeSet::new(),
@@ -345,6 +348,19 @@ impl Core {
     fn is_lost(&self) -> bool {
         let raft = &self.node.raft;
         !raft.promotable() && raft.election_elapsed > 2 * self.settings.election_ticks
+    }
+
+    /// Whether the leader was heard lately; of itself, a leader knows by the others.
+    fn is_in_touch(&self, leader: u64) -> bool {
+        let own = self.identity.id;
+        let wait = self.settings.leader_wait_ticks();
+        if leader != own {
+            return self.node.raft.election_elapsed as u64 <= wait;
+        }
+        let is_heard =
+            |id: &&u64| **id == own || self.heard.get(id).is_some_and(|at| self.ticks.saturating_sub(*at) <= wait);
+        let has_most = |voters: &[u64]| voters.is_empty() || voters.iter().filter(is_heard).count() * 2 > voters.len();
+        has_most(&self.conf.voters) && has_most(&self.conf.voters_outgoing)
     }
 
     fn lacks_leader(&self) -> bool {
@@ -488,6 +504,9 @@ impl Core {
 
     fn receive_raft(&mut self, message: Message) {
         let (from, kind) = (message.from, message.get_msg_type());
+        if self.is_member(from) {
+            self.heard.insert(from, self.ticks);
+        }
         let raft = &self.node.raft;
         let is_stable = raft.raft_log.unstable_entries().is_empty() && raft.raft_log.unstable_snapshot().is_none();
         let is_current = message.term >= raft.term;
@@ -749,19 +768,21 @@ impl Core {
         if now != self.seen_leader {
             self.leader_changed(now);
         }
-        if leader != 0 {
+        if leader != 0 && self.is_in_touch(leader) {
             self.leader_known_at = self.ticks;
         }
         self.finish_change();
-        if leader == self.identity.id {
-            self.append_waiting();
-        } else if leader != 0 {
-            self.forward(leader);
-        } else if self.lacks_leader() {
+        if self.lacks_leader() {
+            // What was given to one may still be committed; whoever proposed it asks again and finds out.
             let all: Vec<u64> = self.waiting.keys().copied().collect();
             for sequence in all {
                 self.fail(sequence);
             }
+        }
+        if leader == self.identity.id {
+            self.append_waiting();
+        } else if leader != 0 {
+            self.forward(leader);
         }
         self.send_reads(leader);
     }
@@ -936,11 +957,12 @@ impl Core {
         if self.reads.answered == self.reads.last {
             return;
         }
+        if self.lacks_leader() {
+            self.reads.flight = None;
+            self.answer_reads(self.reads.last, None);
+            return;
+        }
         if leader == 0 {
-            if self.lacks_leader() {
-                self.reads.flight = None;
-                self.answer_reads(self.reads.last, None);
-            }
             return;
         }
         let own = leader == self.identity.id;
@@ -1056,7 +1078,12 @@ impl Core {
         if changes_members(entry) {
             let change = read_change(&entry.context).ok_or("a change of members that can't be read")?;
             match self.node.apply_conf_change(&change) {
-                Ok(conf) => self.conf = conf,
+                Ok(conf) => {
+                    self.conf = conf;
+                    let mut heard = mem::take(&mut self.heard);
+                    heard.retain(|id, _| self.is_member(*id));
+                    self.heard = heard;
+                }
                 // The same everywhere: it follows from the members alone.
                 Err(error) => tracing::warn!(position = entry.index, %error, "change of members had no effect"),
             }

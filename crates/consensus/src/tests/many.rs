@@ -12,6 +12,8 @@ use super::disk::Disk;
 use super::{FOLDER, MACHINE, TestGroup, entries, entry};
 use crate::*;
 
+const HASH_EVERY: u64 = 8;
+
 /// Who is reachable under which id. Messages are handed over on the sender's thread.
 #[derive(Clone, Default)]
 struct Network(Arc<Mutex<BTreeMap<u64, TestGroup>>>);
@@ -51,7 +53,8 @@ impl Node {
             registry: Registry::new(),
             fatal: Arc::new(move |reason: &str| told.lock().push(reason.to_owned())),
         };
-        let group: TestGroup = Group::open(Path::new(FOLDER), MACHINE, start, Settings::default(), parts).unwrap();
+        let settings = Settings { hash_every: HASH_EVERY, ..Settings::default() };
+        let group: TestGroup = Group::open(Path::new(FOLDER), MACHINE, start, settings, parts).unwrap();
         *from.lock() = group.identity().id;
         let node = Node { group, fatal, network: network.clone() };
         node.connect();
@@ -238,6 +241,19 @@ async fn a_voter_is_replaced_in_one_change_and_leadership_moves_where_it_is_told
     fourth.group.remove(first.id()).await.unwrap();
     assert_eq!(fourth.group.members().voters.len(), 2);
     fourth.group.propose(entry("two")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_state_is_not_the_others_stops() {
+    let network = Network::default();
+    let [first, second, third] = three(&network, &Default::default()).await;
+    second.group.shared.state.write()[0].1 = entry("a bit that flipped");
+    for i in 0..2 * HASH_EVERY {
+        first.group.propose(entry(&format!("{i}"))).await.unwrap();
+    }
+    until("it stops", || !second.fatal.lock().is_empty()).await;
+    assert!(second.fatal.lock()[0].contains("(index-diverged)"), "{:?}", second.fatal.lock());
+    assert!(first.fatal.lock().is_empty() && third.fatal.lock().is_empty());
 }
 
 #[tokio::test]
