@@ -23,6 +23,13 @@ fn error(error: HeadsError) -> HeadError {
     }
 }
 
+impl LocalHeads {
+    /// Whether the head of a plan is, or should be, in this process.
+    pub fn has(&self, of: HeadPlan) -> bool {
+        self.0.has(of.writer)
+    }
+}
+
 impl HeadReader for LocalHeads {
     fn select<'a>(
         &'a self,

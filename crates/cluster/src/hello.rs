@@ -91,6 +91,9 @@ impl Hello {
 
     /// Why this node and another, each as it says of itself, have nothing to do with one another.
     fn must_match(&self, other: &Hello) -> Result<(), HelloError> {
+        if self.node == other.node {
+            return Err(HelloError::Itself);
+        }
         let both_have_one = self.cluster != 0 && other.cluster != 0;
         if both_have_one && (self.cluster, self.incarnation) != (other.cluster, other.incarnation) {
             let of = |hello: &Hello| format!("{:032x} incarnation {}", hello.cluster, hello.incarnation);
@@ -127,6 +130,8 @@ pub(crate) enum HelloError {
     TooLong(usize),
     #[error("the join secrets differ (peer-wrong-secret)")]
     WrongSecret,
+    #[error("it is this node itself, or a copy of its disk")]
+    Itself,
     #[error("it is of cluster {there}, this node is of {here} (peer-other-cluster)")]
     OtherCluster { here: String, there: String },
     /// The host's word.
@@ -145,6 +150,7 @@ impl HelloError {
             HelloError::Damaged(_) | HelloError::TooLong(_) => "damaged",
             HelloError::WrongSecret => "secret",
             HelloError::OtherCluster { .. } => "cluster",
+            HelloError::Itself => "itself",
             HelloError::NotWelcome(_) => "not_welcome",
             HelloError::Refused(_) => "refused",
         }

@@ -91,6 +91,8 @@ impl Server {
                 match error {
                     // Port scanners and health checks connect and say nothing.
                     HelloError::Io(error) => tracing::debug!(address, %error, "peer port: no hello"),
+                    // A name gives this node's address, too.
+                    HelloError::Itself => {}
                     error => tracing::warn!(address, %error, id = "peer-refused", "a node was refused"),
                 }
                 return;

@@ -38,6 +38,9 @@ const APPLIED_TAGS_MAX: usize = 4096;
 /// Ticks after which a forwarded proposal or read is said again: a message may be lost.
 const REPEAT_TICKS: u64 = 5;
 
+/// Whether the state machine can read a payload.
+pub type ReadsPayload = Box<dyn Fn(&[u8]) -> bool + Send>;
+
 /// A change of members, as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -146,6 +149,8 @@ pub struct Core {
     /// Leader and term when we last looked.
     seen_leader: (u64, u64),
     leader_known_at: u64,
+    /// When other members sent something last.
+    heard: BTreeMap<u64, u64>,
     /// Campaigns that began here; it moves the jitter on.
     campaigns: u64,
     waiting: BTreeMap<u64, Waiting>,
@@ -173,8 +178,7 @@ pub struct Core {
     hashes: BTreeMap<u64, u64>,
     heard_hashes: BTreeMap<u64, u64>,
     seen: Arc<Mutex<Seen>>,
-    /// Whether the state machine can read a payload.
-    reads_payload: Box<dyn Fn(&[u8]) -> bool + Send>,
+    reads_payload: ReadsPayload,
     pub outputs: Outputs,
 }
 
@@ -186,7 +190,7 @@ impl Core {
         applied: u64,
         settings: Settings,
         seen: Arc<Mutex<Seen>>,
-        reads_payload: Box<dyn Fn(&[u8]) -> bool + Send>,
+        reads_payload: ReadsPayload,
     ) -> Result<Core, BoxError> {
         let config = Config {
             id: identity.id,
@@ -214,6 +218,7 @@ impl Core {
             applied,
             seen_leader: (0, term_and_vote.0),
             leader_known_at: 0,
+            heard: BTreeMap::new(),
             campaigns: 0,
             waiting: BTreeMap::new(),
             unsent: BTreeSet::new(),
@@ -336,10 +341,26 @@ impl Core {
 
     /// Who leads, 0 for nobody.
     fn leader(&self) -> u64 {
+        if self.is_removed || self.is_lost() { 0 } else { self.node.raft.leader_id }
+    }
+
+    /// Who may not campaign never gives its leader up by itself.
+    fn is_lost(&self) -> bool {
         let raft = &self.node.raft;
-        // Who may not campaign never gives its leader up by itself.
-        let is_silent = !raft.promotable() && raft.election_elapsed > 2 * self.settings.election_ticks;
-        if self.is_removed || is_silent { 0 } else { raft.leader_id }
+        !raft.promotable() && raft.election_elapsed > 2 * self.settings.election_ticks
+    }
+
+    /// Whether the leader was heard lately; of itself, a leader knows by the others.
+    fn is_in_touch(&self, leader: u64) -> bool {
+        let own = self.identity.id;
+        let wait = self.settings.leader_wait_ticks();
+        if leader != own {
+            return self.node.raft.election_elapsed as u64 <= wait;
+        }
+        let is_heard =
+            |id: &&u64| **id == own || self.heard.get(id).is_some_and(|at| self.ticks.saturating_sub(*at) <= wait);
+        let has_most = |voters: &[u64]| voters.is_empty() || voters.iter().filter(is_heard).count() * 2 > voters.len();
+        has_most(&self.conf.voters) && has_most(&self.conf.voters_outgoing)
     }
 
     fn lacks_leader(&self) -> bool {
@@ -371,6 +392,13 @@ impl Core {
             self.campaigns += 1;
         }
         self.set_jitter();
+        if self.is_lost() && !self.is_removed && self.ticks.is_multiple_of(self.settings.election_ticks as u64) {
+            // Who campaigns is told when it was removed; a learner has to ask.
+            let members: Vec<u64> = self.conf.voters.clone();
+            for id in members {
+                self.say(id, &Body::Lost);
+            }
+        }
         self.repeat();
         self.watch_snapshots();
         if self.is_full && self.is_leader() && self.node.raft.lead_transferee.is_none() {
@@ -458,6 +486,9 @@ impl Core {
                     self.compare_hashes();
                 }
             }
+            Ok(Body::Lost) if !self.is_member(from) => self.say(from, &Body::Removed { position: self.applied }),
+            // The leader will be heard.
+            Ok(Body::Lost) => (),
             Ok(Body::Removed { position }) => {
                 if position > self.applied && !self.is_removed && !self.is_leader() {
                     tracing::warn!(peer = from, position, "this replica was removed from the index's group");
@@ -473,6 +504,9 @@ impl Core {
 
     fn receive_raft(&mut self, message: Message) {
         let (from, kind) = (message.from, message.get_msg_type());
+        if self.is_member(from) {
+            self.heard.insert(from, self.ticks);
+        }
         let raft = &self.node.raft;
         let is_stable = raft.raft_log.unstable_entries().is_empty() && raft.raft_log.unstable_snapshot().is_none();
         let is_current = message.term >= raft.term;
@@ -734,19 +768,21 @@ impl Core {
         if now != self.seen_leader {
             self.leader_changed(now);
         }
-        if leader != 0 {
+        if leader != 0 && self.is_in_touch(leader) {
             self.leader_known_at = self.ticks;
         }
         self.finish_change();
-        if leader == self.identity.id {
-            self.append_waiting();
-        } else if leader != 0 {
-            self.forward(leader);
-        } else if self.lacks_leader() {
+        if self.lacks_leader() {
+            // What was given to one may still be committed; whoever proposed it asks again and finds out.
             let all: Vec<u64> = self.waiting.keys().copied().collect();
             for sequence in all {
                 self.fail(sequence);
             }
+        }
+        if leader == self.identity.id {
+            self.append_waiting();
+        } else if leader != 0 {
+            self.forward(leader);
         }
         self.send_reads(leader);
     }
@@ -778,11 +814,9 @@ impl Core {
             self.change = None;
             self.outputs.changed = Some(Err(MembersError::Uncertain));
         }
-        if now.0 != 0 && now.0 != own {
-            if let Some(transfer) = self.transfer.take() {
-                let is_done = now.0 == transfer.to;
-                self.outputs.transferred = Some(if is_done { Ok(()) } else { Err(MembersError::Uncertain) });
-            }
+        if let Some(transfer) = self.transfer.take_if(|_| now.0 != 0 && now.0 != own) {
+            let is_done = now.0 == transfer.to;
+            self.outputs.transferred = Some(if is_done { Ok(()) } else { Err(MembersError::Uncertain) });
         }
     }
 
@@ -791,14 +825,35 @@ impl Core {
         if is_joint && self.is_leader() && !self.node.raft.has_pending_conf() {
             // Also what an earlier leader left half way.
             let leave = ConfChangeV2::default();
-            if let Err(error) = self.node.propose_conf_change(put_change(&leave), leave) {
-                tracing::debug!(%error, "end of a change of members put off");
+            match self.node.propose_conf_change(put_change(&leave), leave) {
+                Ok(()) => {
+                    let last = self.node.raft.raft_log.last_index();
+                    self.change.iter_mut().for_each(|change| change.index = last);
+                }
+                Err(error) => tracing::debug!(%error, "end of a change of members put off"),
             }
         }
-        if !is_joint && self.change.as_ref().is_some_and(|change| change.index <= self.applied) {
+        // Raft counts a change that it had no room for as under way, until an entry is applied where it would have been.
+        let raft = &self.node.raft;
+        if self.is_leader()
+            && raft.pending_conf_index > raft.raft_log.last_index()
+            && !self.append(vec![Entry::default()])
+        {
+            tracing::debug!("empty entry put off");
+        }
+        if !is_joint && self.change.as_ref().is_some_and(|change| self.is_known(change.index)) {
             self.change = None;
             self.outputs.changed = Some(Ok(()));
         }
+    }
+
+    /// Whether a change of members is applied here and durable at most of those who vote now: then no loss of fewer
+    /// than half of them, however soon, leaves nobody who knows who votes.
+    fn is_known(&self, index: u64) -> bool {
+        let own = self.identity.id;
+        let knows =
+            |id: &&u64| **id == own || self.node.raft.prs().get(**id).is_some_and(|peer| peer.committed_index >= index);
+        index <= self.applied && self.conf.voters.iter().filter(knows).count() * 2 > self.conf.voters.len()
     }
 
     /// The leader's own and the others' proposals go to raft, many in one call.
@@ -902,11 +957,12 @@ impl Core {
         if self.reads.answered == self.reads.last {
             return;
         }
+        if self.lacks_leader() {
+            self.reads.flight = None;
+            self.answer_reads(self.reads.last, None);
+            return;
+        }
         if leader == 0 {
-            if self.lacks_leader() {
-                self.reads.flight = None;
-                self.answer_reads(self.reads.last, None);
-            }
             return;
         }
         let own = leader == self.identity.id;
@@ -984,7 +1040,9 @@ impl Core {
         }
         let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
         let entries = ready.take_entries();
-        let is_needed = ready.must_sync();
+        // Members take effect when they are applied, and must not be taken back by a crash: whoever counts on the new
+        // ones may have let an old one go. So their commit is durable first, and whoever acks knows it for good.
+        let is_needed = ready.must_sync() || ready.committed_entries().iter().any(changes_members);
         let log = self.node.mut_store();
         if let Some(snapshot) = &snapshot {
             let meta = snapshot.get_metadata();
@@ -1017,10 +1075,15 @@ impl Core {
 
     /// Looks at a committed entry; a change of members is done here.
     pub fn commit(&mut self, entry: &Entry) -> Result<Committed, BoxError> {
-        if entry.get_entry_type() == EntryType::EntryConfChangeV2 {
+        if changes_members(entry) {
             let change = read_change(&entry.context).ok_or("a change of members that can't be read")?;
             match self.node.apply_conf_change(&change) {
-                Ok(conf) => self.conf = conf,
+                Ok(conf) => {
+                    self.conf = conf;
+                    let mut heard = mem::take(&mut self.heard);
+                    heard.retain(|id, _| self.is_member(*id));
+                    self.heard = heard;
+                }
                 // The same everywhere: it follows from the members alone.
                 Err(error) => tracing::warn!(position = entry.index, %error, "change of members had no effect"),
             }
@@ -1082,4 +1145,9 @@ impl Core {
             ));
         }
     }
+}
+
+/// Whether an entry changes the members.
+pub fn changes_members(entry: &Entry) -> bool {
+    entry.get_entry_type() == EntryType::EntryConfChangeV2
 }

@@ -56,7 +56,9 @@ pub enum Body {
         position: u64,
         hash: u64,
     },
-    /// The recipient asks for votes, and is no member as of the position that the sender has applied.
+    /// The sender does not vote, and has not heard of a leader for long: is it still a member?
+    Lost,
+    /// The recipient asks for votes or is lost, and is no member as of the position that the sender has applied.
     Removed {
         position: u64,
     },
@@ -120,6 +122,7 @@ pub fn encode(from: u64, to: u64, body: &Body) -> Vec<u8> {
             out.extend_from_slice(&position.to_le_bytes());
             out.extend_from_slice(&hash.to_le_bytes());
         }
+        Body::Lost => out.push(6),
         Body::Removed { position } => {
             out.push(5);
             out.extend_from_slice(&position.to_le_bytes());
@@ -171,6 +174,7 @@ fn read_body(reader: &mut Reader<'_>, from: u64, to: u64) -> Option<Body> {
         }
         4 => Body::Hash { position: reader.u64()?, hash: reader.u64()? },
         5 => Body::Removed { position: reader.u64()? },
+        6 => Body::Lost,
         _ => return None,
     })
 }
@@ -260,4 +264,90 @@ fn read_message(reader: &mut Reader<'_>, from: u64, to: u64) -> Option<Message> 
         message.set_snapshot(snapshot);
     }
     Some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use raft::eraftpb::{ConfChangeType, ConfChangeV2, ConfState, EntryType};
+
+    use super::*;
+    use crate::codec::{put_change, single};
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let entry = (1..4_u64, prop::collection::vec(any::<u8>(), 0..30), any::<bool>());
+        prop::collection::vec(entry, 0..5).prop_map(|entries| {
+            let mut term = 1;
+            let entry = |(i, (more, data, changes)): (usize, (u64, Vec<u8>, bool))| {
+                term += more;
+                let mut entry = Entry { term, index: 8 + i as u64, ..Entry::default() };
+                if changes {
+                    let mut change = ConfChangeV2::default();
+                    change.mut_changes().push(single(ConfChangeType::AddLearnerNode, more));
+                    entry.set_entry_type(EntryType::EntryConfChangeV2);
+                    entry.context = put_change(&change).into();
+                } else {
+                    entry.data = data.into();
+                }
+                entry
+            };
+            entries.into_iter().enumerate().map(entry).collect()
+        })
+    }
+
+    fn bodies() -> impl Strategy<Value = Body> {
+        let message = (0..KINDS.len(), any::<[u64; 4]>(), any::<bool>(), entries());
+        let raft = message.prop_map(|(kind, numbers, reject, entries)| {
+            let mut message =
+                Message { from: 1, to: 2, term: 1000, index: 7, log_term: 1, reject, ..Message::default() };
+            message.set_msg_type(KINDS[kind]);
+            [message.commit, message.commit_term, message.reject_hint, message.request_snapshot] = numbers;
+            message.context = numbers[0].to_le_bytes().to_vec().into();
+            match KINDS[kind] {
+                MessageType::MsgAppend => message.set_entries(entries.into()),
+                MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
+                    message.set_entries(vec![Entry { data: vec![1, 2].into(), ..Entry::default() }].into());
+                }
+                MessageType::MsgSnapshot => {
+                    let mut meta = SnapshotMetadata { index: 9, term: 5, ..SnapshotMetadata::default() };
+                    meta.set_conf_state(ConfState { voters: vec![1, 2], learners: vec![3], ..ConfState::default() });
+                    let mut snapshot = Snapshot { data: vec![7; 40].into(), ..Snapshot::default() };
+                    snapshot.set_metadata(meta);
+                    message.set_snapshot(snapshot);
+                }
+                _ => (),
+            }
+            Body::Raft(message)
+        });
+        let payload = prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
+        let proposals = prop::collection::vec((any::<u64>(), payload), 0..4);
+        let refusal = prop::sample::select(vec![Refusal::NotLeader, Refusal::Busy, Refusal::Unreadable]);
+        let sequences = prop::collection::vec(any::<u64>(), 0..4);
+        prop_oneof![
+            4 => raft,
+            1 => (any::<u64>(), proposals).prop_map(|(boots, proposals)| Body::Forward { boots, proposals }),
+            1 => (any::<u64>(), refusal, sequences)
+                .prop_map(|(boots, refusal, sequences)| Body::Refused { boots, refusal, sequences }),
+            1 => any::<[u64; 2]>().prop_map(|[position, hash]| Body::Hash { position, hash }),
+            1 => any::<u64>().prop_map(|position| Body::Removed { position }),
+            1 => Just(Body::Lost),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_arrives_and_damage_is_no_panic(body in bodies(), at in any::<prop::sample::Index>(), bit in 0..8) {
+            let bytes = encode(1, 2, &body);
+            prop_assert_eq!(decode(1, 2, &bytes), Ok(body.clone()));
+            prop_assert_eq!(decode(3, 2, &bytes), Err(Dropped::Sender));
+            prop_assert_eq!(decode(1, 3, &bytes), Err(Dropped::Recipient));
+            let mut damaged = bytes.clone();
+            damaged[at.index(bytes.len())] ^= 1_u8 << bit;
+            let _ = decode(1, 2, &damaged).is_ok();
+            // A list of numbers may be cut between two of them; nothing else may be cut.
+            let cut = decode(1, 2, &bytes[..at.index(bytes.len())]);
+            let is_list = matches!(body, Body::Forward { .. } | Body::Refused { .. });
+            prop_assert!(cut.is_err() || is_list);
+        }
+    }
 }

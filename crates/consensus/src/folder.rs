@@ -3,6 +3,7 @@
 //! It holds `identity`, one snapshot and one log; a moment longer, what these replaced. Reading changes nothing:
 //! whatever is found to be wrong is reported with every byte still in its place.
 
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use raft::eraftpb::{ConfState, HardState, SnapshotMetadata};
@@ -22,6 +23,7 @@ pub struct Stored {
     pub state: Vec<u8>,
     /// What the log holds beyond and around the snapshot.
     pub log: MemLog,
+    /// The rest of what it holds; its entries are in `log`.
     contents: Contents,
     /// The log on disk does not lead up to the snapshot: it is begun anew after it.
     is_log_passed: bool,
@@ -83,7 +85,7 @@ fn first_meta(voter: Option<u64>) -> SnapshotMetadata {
 /// Makes a replica that joined, and has heard nothing, a group of one. Its id stays.
 pub fn bootstrap_joined(files: &dyn Files, folder: &Path, state: &[u8]) -> Result<(), OpenError> {
     let stored = read(files, folder)?;
-    if stored.meta.index > 0 || stored.contents.hard_state.term > 0 || !stored.contents.entries.is_empty() {
+    if stored.meta.index > 0 || stored.contents.hard_state.term > 0 || !stored.log.entries.is_empty() {
         return Err(OpenError::Start { folder: folder.to_path_buf(), what: "there is an index in it already" });
     }
     // A snapshot that the log does not lead up to is taken as it is: this is the whole of it.
@@ -113,7 +115,7 @@ pub fn read(files: &dyn Files, folder: &Path) -> Result<Stored, OpenError> {
             break;
         }
     }
-    let Some((path, contents)) = found else {
+    let Some((path, mut contents)) = found else {
         return Err(corrupt(folder, "it holds no whole log beside its snapshot"));
     };
     let id = read_identity(files, folder)?;
@@ -129,7 +131,7 @@ pub fn read(files: &dyn Files, folder: &Path) -> Result<Stored, OpenError> {
         hard_state: contents.hard_state.clone(),
         members: meta.get_conf_state().clone(),
         base: contents.base,
-        entries: contents.entries.iter().cloned().collect(),
+        entries: mem::take(&mut contents.entries).into(),
         ..MemLog::default()
     };
     // A snapshot that came from the leader: the log before it is not the one that led to it.

@@ -1,11 +1,15 @@
-//! A group of replicas over any deterministic state machine; at first a group of one, which is a durable log.
+//! A group of replicas over any deterministic state machine: tikv's raft, a log of our own, and the face around it.
 //!
-//! [`Group::propose`] answers when an entry is durable and applied; [`Group::read`] looks at the state;
+//! [`Group::propose`] answers when an entry is durable, committed and applied here; [`Group::read`] looks at the state;
 //! [`Group::read_index`] says which position a read must wait for to see everything that was answered
-//! before. The state machine comes as a [`Machine`] of plain functions, so neither crate knows the other.
-//! Callers must not lean on there being one replica: raft takes over behind the same face.
+//! before, by any replica. The state machine comes as a [`Machine`] of plain functions, so neither crate knows the
+//! other. A group of one voter and of many is the same code; who is in it changes while it runs.
 //!
-//! The log's and snapshots' bytes: docs/formats/log.md. What survives what: `log.rs`.
+//! It opens no sockets: a [`Transport`] carries its bytes, [`Group::receive`] takes them. `core` is raft and what is
+//! built around it, without I/O or time; `replica` gives it a disk; `group` gives it a thread and callers.
+//!
+//! The log's, snapshots' and messages' bytes: docs/formats/log.md. What survives what: `log.rs`. Why raft is used as it
+//! is: docs/decisions/0006.
 
 mod codec;
 mod core;

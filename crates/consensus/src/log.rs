@@ -189,8 +189,9 @@ pub fn read_log(path: &Path, bytes: &[u8], number: u64) -> Result<Option<Content
             return Err(OpenError::Unreadable { path: path.to_path_buf(), source });
         }
     }
-    // The header and the first record are durable together, before anything is acked.
-    let damaged_begin = |offset: usize| match whole_record_after(bytes, offset, 1) {
+    // The header and the first record become durable together, before the second is written. Until then the log before
+    // this one is there, and holds the same.
+    let damaged_begin = |offset: usize| match whole_record_after(bytes, offset, 2) {
         Some(after) => {
             Err(corrupt(offset, &format!("its beginning is damaged, and a whole record follows at {after}")))
         }

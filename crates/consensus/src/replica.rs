@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::{Entry, SnapshotMetadata};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use crate::core::{Change, Committed, Core, Failure, Persist};
+use crate::core::{Change, Committed, Core, Failure, Persist, changes_members};
 use crate::error::ProposeError;
 use crate::folder::remove_older;
 use crate::group::Parts;
@@ -90,6 +90,8 @@ pub struct Replica<S, E, A> {
     machine: Machine<S, E, A>,
     core: Core,
     log: Log,
+    /// The commit in the last record. (It may lag: records are written for entries, terms and votes.)
+    durable_commit: u64,
     /// The position of the newest durable snapshot.
     snapshot: u64,
     /// When the log is as long as this, a snapshot is tried.
@@ -124,11 +126,13 @@ impl<S, E, A> Replica<S, E, A> {
         metrics: Metrics,
     ) -> Result<Replica<S, E, A>, Stop> {
         let snapshot = core.applied_index();
+        let durable_commit = core.log().hard_state.commit;
         let mut replica = Replica {
             shared,
             machine,
             core,
             log,
+            durable_commit,
             snapshot,
             snapshot_at_bytes: settings.snapshot_after_bytes,
             refused: None,
@@ -167,11 +171,6 @@ impl<S, E, A> Replica<S, E, A> {
 
     pub fn shared(&self) -> &Arc<Shared<S>> {
         &self.shared
-    }
-
-    #[cfg(test)]
-    pub fn installed(&self) -> u64 {
-        self.metrics.snapshots_installed.get()
     }
 
     pub fn applied(&self) -> u64 {
@@ -356,6 +355,7 @@ impl<S, E, A> Replica<S, E, A> {
         }
         let started = self.parts.clock.boottime();
         self.log.append(&persist.hard_state, &persist.entries).map_err(|error| self.log_failed(error))?;
+        self.durable_commit = persist.hard_state.commit;
         self.metrics.sync_duration.observe((self.parts.clock.boottime() - started).as_secs_f64());
         self.metrics.batch_entries.observe(persist.entries.len() as f64);
         self.metrics.log_bytes.set(self.log.bytes() as i64);
@@ -374,6 +374,7 @@ impl<S, E, A> Replica<S, E, A> {
         self.log = Log::create(files, &self.folder, number, boots, base, &persist.hard_state, &persist.entries)
             .map_err(failed)?;
         remove_older(files, &self.folder, meta.index, number);
+        self.durable_commit = persist.hard_state.commit;
         self.snapshot = meta.index;
         self.snapshot_at_bytes = self.log.bytes() + self.settings.snapshot_after_bytes;
         {
@@ -390,6 +391,11 @@ impl<S, E, A> Replica<S, E, A> {
 
     fn apply(&mut self, committed: &[Entry]) -> Result<(), Stop> {
         let Some(last) = committed.last().map(|entry| entry.index) else { return Ok(()) };
+        if committed.iter().any(|entry| changes_members(entry) && entry.index > self.durable_commit) {
+            let hard_state = self.core.hard_state();
+            self.log.append(&hard_state, &[]).map_err(|error| self.log_failed(error))?;
+            self.durable_commit = hard_state.commit;
+        }
         let mut answers = Vec::new();
         let mut hashes = Vec::new();
         {
@@ -447,12 +453,22 @@ impl<S, E, A> Replica<S, E, A> {
 
     /// Shows callers what changed.
     fn publish(&mut self) {
+        *self.shared.standing.lock() = self.core.standing();
+        self.metrics.committed_position.set(self.core.commit_index() as i64);
+        let is_lone_leader = self.shared.is_alone.load(Ordering::SeqCst) && self.is_alone();
+        if is_lone_leader && self.shared.members.borrow().term == self.core.term() {
+            // The one thing that moves; and nobody waits for it.
+            let last_index = self.core.log().last();
+            self.shared.members.send_if_modified(|members| {
+                members.last_index = last_index;
+                false
+            });
+            return;
+        }
         let members = self.core.members();
         self.shared.is_alone.store(self.is_alone(), Ordering::SeqCst);
-        *self.shared.standing.lock() = self.core.standing();
         self.metrics.is_leader.set(i64::from(members.is_leader));
         self.metrics.term.set(members.term as i64);
-        self.metrics.committed_position.set(self.core.commit_index() as i64);
         self.shared.members.send_if_modified(|published| {
             let key = |members: &Members| (members.leader, members.term, members.is_leader);
             let same_members = published.voters == members.voters

@@ -17,7 +17,8 @@ pub struct Settings {
     /// Entries that [`crate::Group::entries_after`] can still give. Whoever follows asks every few seconds; at a
     /// hundred entries a second 1 MiB is more than a minute.
     pub recent_bytes_max: usize,
-    /// For how long no leader may be known before proposals and reads fail with `NoLeader`.
+    /// For how long nothing may be heard of a leader (by the leader: of a majority) before proposals and reads fail
+    /// with `NoLeader`; until something is, they fail at once.
     pub leader_wait: Duration,
     /// How long a proposal or a read waits for its answer while a leader is known; then it fails with `NoLeader`, as
     /// that leader does not reach a majority, or not this replica. A group of one voter waits for its disk as long as

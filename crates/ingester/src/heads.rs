@@ -233,6 +233,11 @@ impl Heads {
         self.writers.read().values().map(|heads| heads.memory_bytes()).sum()
     }
 
+    /// Whether a head of this writer is here.
+    pub fn has(&self, writer: WriterId) -> bool {
+        self.writers.read().contains_key(&writer)
+    }
+
     fn get(&self, writer: WriterId) -> Result<Arc<WriterHeads>, HeadsError> {
         self.find(writer).ok_or(HeadsError::Unknown(writer))
     }

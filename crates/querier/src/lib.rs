@@ -11,6 +11,7 @@ mod heads;
 mod metrics;
 mod plan;
 mod querier;
+mod segments;
 mod select;
 mod settings;
 
@@ -18,6 +19,7 @@ pub use error::{Kind, QueryError};
 pub use heads::{HeadError, HeadPlan, HeadReader};
 pub use plan::OldestPlan;
 pub use querier::{Answer, LabelsAnswer, Parts, Querier, QueryOptions, RangeOf};
+pub use segments::SegmentHeads;
 pub use settings::{Limits, Settings};
 
 /// The index as consensus keeps it.

@@ -51,6 +51,10 @@ impl Disk {
         self.state.lock().operations
     }
 
+    pub fn is_full(&self) -> bool {
+        self.state.lock().is_full
+    }
+
     pub fn set_full(&self, is_full: bool) {
         self.state.lock().is_full = is_full;
     }
