@@ -58,23 +58,26 @@ fn no_listing_in_the_steady_state(kind: Kind) {
     let Some(store) = Store::start_alone(kind) else { return };
     let node = Node::start(&store.apply(settings().argument("--ingester.cut-age-max=1s"))).unwrap();
     let client = node.client().clone();
-    wait_for("the collector has looked at what the bucket held", || {
-        (metric(&client, "bellrock_compactor_collect_last_success_timestamp_seconds") > 0.0).then_some(())
-    });
     let lists = || store.lists().unwrap().unwrap();
-    let (before, deletes) = (lists(), metric(&client, "bellrock_compactor_deletes_total"));
-    assert!(before > 0, "the start lists, and is counted");
+    let cut_and_collected = |after: f64| {
+        let cuts = metric(&client, "bellrock_ingester_cuts_total");
+        let deleted = metric(&client, "bellrock_compactor_deletes_total");
+        (cuts >= 2.0 && deleted >= after + 50.0).then_some(deleted)
+    };
     let seed = Random::seed("stores::no_listing_in_the_steady_state");
     let mut load = Load::new(seed, Shape::default());
+    let mut before = 0;
     load.run(&client, |_| {
-        wait_for("heads are cut and their segments collected, twice", || {
-            let cuts = metric(&client, "bellrock_ingester_cuts_total");
-            let deleted = metric(&client, "bellrock_compactor_deletes_total") - deletes;
-            (cuts >= 8.0 && deleted >= 100.0).then_some(())
-        });
+        // Nothing is deleted before the start's listings are over.
+        let deleted = wait_for("a head is cut and its segments collected", || cut_and_collected(0.0));
+        before = lists();
+        for more in [100.0, 200.0] {
+            wait_for("heads are cut and their segments collected", || cut_and_collected(deleted + more));
+        }
         Ok(())
     })
     .unwrap();
+    assert!(before > 0, "the start lists, and is counted");
     assert!(is_as_acked("cuts and collections", &mut load, &client, true));
     assert_eq!(lists(), before, "something was listed");
 }

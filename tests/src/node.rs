@@ -180,8 +180,10 @@ pub fn address(process: &mut Process) -> Result<String> {
     Ok(address)
 }
 
-/// `127.0.0.1:PORT` of an `http://127.0.0.1:PORT` in a line, with a port that is bound.
+/// `127.0.0.1:PORT` of the `http://127.0.0.1:PORT` in the line that says where it listens, with a port that is bound.
+/// Other lines may name other servers.
 fn printed_address(line: &str) -> Option<String> {
+    let line = &line[line.find("listens on")?..];
     let after = &line[line.find("http://127.0.0.1:")? + "http://127.0.0.1:".len()..];
     let port: u16 = after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
     (port != 0).then(|| format!("127.0.0.1:{port}"))
