@@ -108,5 +108,9 @@ fn vmagent_remote_writes_and_answers_are_equal() {
     agents::set_targets(&vmagent, &[("prometheus", receiver.address()), ("node", exporter.address())]).unwrap();
     let end = pace.wait_for_samples(receiver.client(), node.client(), 2);
     pace.compare(receiver.client(), version, node.client(), end);
-    assert_zero(&vmagent, &["vmagent_remotewrite_packets_dropped_total", "vmagent_remotewrite_retries_count_total"], &[]);
+    assert_zero(
+        &vmagent,
+        &["vmagent_remotewrite_packets_dropped_total", "vmagent_remotewrite_retries_count_total"],
+        &[],
+    );
 }

@@ -4,25 +4,30 @@ use api::{Health, HealthReport};
 use ingester::Ingester;
 use runtime::Shutdown;
 
-use crate::index_log::IndexGroup;
+use crate::late::Late;
+use crate::member::Member;
 
 /// Looks at the parts of this process.
 pub struct NodeHealth {
     /// Says what keeps writes from being stored.
-    pub ingester: Ingester,
-    /// Knows what is quarantined.
-    pub index: IndexGroup,
+    pub ingester: Late<Ingester>,
+    /// Knows what keeps this node out of its cluster, and what is quarantined.
+    pub member: Late<Member>,
     /// Knows whether the process stops.
     pub shutdown: Shutdown,
 }
 
 impl Health for NodeHealth {
     fn report(&self) -> HealthReport {
-        let mut not_ready = self.ingester.troubles();
+        let mut not_ready =
+            self.ingester.get().map_or_else(|| vec!["the node is starting (starting)".to_string()], Ingester::troubles);
+        let Some(member) = self.member.get() else { return HealthReport { not_ready, notices: Vec::new() } };
+        not_ready.extend(member.troubles());
         if self.shutdown.is_stopping() {
             not_ready.push("the process is stopping (stopping)".to_string());
         }
-        let notices = self.index.read(|index| {
+        let mut notices = member.notices();
+        notices.extend(member.group().read(|index| {
             let quarantined = index.quarantined().map(|quarantined| {
                 format!(
                     "segments {} to {} of writer {} cannot be decoded and are put aside; queries of their time fail \
@@ -30,8 +35,8 @@ impl Health for NodeHealth {
                     quarantined.from, quarantined.upto, quarantined.writer,
                 )
             });
-            quarantined.collect()
-        });
+            quarantined.collect::<Vec<_>>()
+        }));
         HealthReport { not_ready, notices }
     }
 }

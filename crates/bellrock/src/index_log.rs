@@ -5,13 +5,12 @@
 //! starting over would make everything in the bucket dead.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bucket::{Bucket, Cluster, Folder};
 use consensus::{Group, Machine, Start};
 use index::{Applied, Entry, Index, NodeId, Refused};
-use runtime::{Clock, Random, Registry};
+use runtime::Random;
 
 /// The index as consensus keeps it.
 pub type IndexGroup = Group<Index, Entry, Result<Applied, Refused>>;
@@ -27,35 +26,66 @@ const MACHINE: Machine<Index, Entry, Result<Applied, Refused>> = Machine {
     hash: Index::state_hash,
 };
 
-/// Opens the index's log in `folder`, or begins one if the bucket is new.
+/// What opening the index came to.
+pub enum Opened {
+    /// The index is here, and the bucket's.
+    Whole(IndexGroup),
+    /// There is none here yet: another node has it, or this one begins it with others. Its state means nothing.
+    Joining(IndexGroup),
+}
+
+/// Opens the index's log in `folder`. Without one it begins it if the bucket is new, or, if it `joins` others, waits for theirs.
 pub async fn open(
     folder: &Path,
     bucket: &Bucket,
-    clock: Arc<dyn Clock>,
     random: &Random,
-    registry: &Registry,
-) -> Result<IndexGroup> {
-    let parts = consensus::Parts::system(clock, random.clone(), registry.clone());
+    parts: consensus::Parts,
+    joins: bool,
+) -> Result<Opened> {
     let exists = IndexGroup::exists(&*parts.files, folder);
-    let cluster = cluster(bucket, random, folder, exists).await?;
+    if exists || joins {
+        let start = if exists { Start::Existing } else { Start::Join(Index::new(0, 0)) };
+        let group = open_group(folder, start, parts).await?;
+        if group.read(|index| index.cluster()) == 0 {
+            return Ok(Opened::Joining(group));
+        }
+        check_bucket(&group, bucket, cluster(bucket, random, folder, true).await?).await?;
+        return Ok(Opened::Whole(group));
+    }
+    let cluster = cluster(bucket, random, folder, false).await?;
+    let group = begin(folder, cluster, parts).await?;
+    check_bucket(&group, bucket, cluster).await?;
+    Ok(Opened::Whole(group))
+}
+
+/// Begins the index of a cluster that has none: this node is its one voter.
+pub async fn begin(folder: &Path, cluster: Cluster, parts: consensus::Parts) -> Result<IndexGroup> {
+    open_group(folder, Start::Bootstrap(Index::new(cluster.id, cluster.incarnation)), parts).await
+}
+
+async fn open_group(folder: &Path, start: Start<Index>, parts: consensus::Parts) -> Result<IndexGroup> {
     let path = folder.to_path_buf();
-    let group = runtime::blocking(move || {
-        let begin = || Start::Bootstrap(Index::new(cluster.id, cluster.incarnation));
-        let start = if exists { Start::Existing } else { begin() };
-        IndexGroup::open(&path, MACHINE, start, consensus::Settings::default(), parts)
-    });
-    let group = group.await.with_context(|| format!("open the index in {}", folder.display()))?;
-    let log = cluster_of(&group);
+    let opened =
+        runtime::blocking(move || IndexGroup::open(&path, MACHINE, start, consensus::Settings::default(), parts));
+    opened.await.with_context(|| format!("open the index in {}", folder.display()))
+}
+
+/// Errors if the index and the bucket are not of one cluster, or the bucket knows more than a lonely index.
+async fn check_bucket(group: &IndexGroup, bucket: &Bucket, cluster: Cluster) -> Result<()> {
+    let log = cluster_of(group);
     if log != cluster {
         bail!(
             "the index in {} is of cluster {log}, the bucket in {} of cluster {cluster}: they do not belong together. \
              Start with the --data folder whole as it was (other-cluster)",
-            folder.display(),
+            group.folder().display(),
             bucket.place(),
         );
     }
-    compactor::check_index_is_newest(bucket, group.read(|index| index.revision())).await?;
-    Ok(group)
+    // One replica of several may be behind what the others have stored.
+    if group.members().voters.len() <= 1 {
+        compactor::check_index_is_newest(bucket, group.read(|index| index.revision())).await?;
+    }
+    Ok(())
 }
 
 /// This node's id: the replica's, drawn when the index's folder was begun and never used again when that is lost.
@@ -106,7 +136,7 @@ async fn holds_nothing(bucket: &Bucket) -> Result<bool> {
 mod tests {
     use super::*;
     use index::Command;
-    use runtime::SystemClock;
+    use runtime::{Registry, SystemClock};
 
     struct Data {
         dir: tempfile::TempDir,
@@ -120,7 +150,12 @@ mod tests {
         async fn open(&self) -> Result<IndexGroup> {
             let (folder, bucket) = (self.dir.path().join("index"), self.bucket().await);
             std::fs::create_dir_all(&folder).unwrap();
-            open(&folder, &bucket, SystemClock::shared(), &Random::from_seed(1), &Registry::new()).await
+            let random = Random::from_seed(1);
+            let parts = consensus::Parts::system(SystemClock::shared(), random.clone(), Registry::new());
+            match open(&folder, &bucket, &random, parts, false).await? {
+                Opened::Whole(group) => Ok(group),
+                Opened::Joining(_) => panic!("nobody to join"),
+            }
         }
 
         async fn refused(&self) -> String {

@@ -15,16 +15,18 @@ use api::Api;
 use bucket::{Bucket, Location, RangeCache};
 use compactor::Compactor;
 use ingester::fence::FenceRules;
-use ingester::{AloneSessions, AlwaysInSession, Ingester, WardenParts};
-use model::Revision;
-use querier::{OldestPlan, Querier};
+use ingester::{Ingester, WardenParts};
+use querier::{HeadReader, Querier, SegmentHeads};
 use runtime::{Clock, DataDir, Random, Registry, Shutdown, Stage, StopReason, SystemClock, Tasks};
 use tokio::net::TcpListener;
 
 use crate::heads::LocalHeads;
 use crate::health::NodeHealth;
 use crate::index_log::{self, IndexGroup};
+use crate::late::Late;
 use crate::logging::{self, LogLevel, chain};
+use crate::member::heads::ClusterHeads;
+use crate::member::{self, Member, together};
 use crate::services::{LocalIngest, LocalQueries};
 use crate::settings::sources::Surroundings;
 use crate::settings::{Loaded, Settings};
@@ -66,14 +68,52 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     runtime::process::raise_open_files_max();
     let mut signals = Signals::listen().context("listen to signals")?;
     let data = DataDir::open(&settings.data)?;
-    let listeners = runtime::listen(&settings.listen).map_err(|error| anyhow::anyhow!("cannot {error} (listen)"))?;
-    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<Vec<SocketAddr>>>()?;
+    let listen = |addresses: &[SocketAddr], setting: &str| {
+        runtime::listen(addresses).map_err(|error| anyhow::anyhow!("cannot {error} ({setting})"))
+    };
+    let listeners = listen(&settings.listen, "listen")?;
+    let peer_listeners = listen(&settings.cluster.peer_listen, "peer-listen")?;
+    let addresses = local_addresses(&listeners)?;
     let shutdown = Shutdown::new();
-    let node = Node::build(settings, &data, listeners, clock.clone(), shutdown.clone(), level).await?;
+    let base = Base::new(clock.clone(), Tasks::new(shutdown.clone()))?;
+    let roles = Roles::default();
+    let (tasks, fronts) = (base.tasks.clone(), base.serve_api(settings, &roles, listeners));
     greet(&addresses, &data, settings.bucket.as_ref());
-    signals.until_stopping(&shutdown, || node.reload(&mut loaded, &surroundings)).await;
-    node.stop(&mut signals).await;
+    let building = Node::build(settings, &data, base, roles, peer_listeners, &addresses, level, fronts);
+    // Another node may have to come first, and whoever stops this one until then does not wait for that.
+    let built = tokio::select! {
+        built = building => Some(built?),
+        () = signals.until_stopping(&shutdown, || tracing::warn!("settings not reloaded: the node is starting")) => None,
+    };
+    match built.flatten() {
+        Some(node) => {
+            signals.until_stopping(&shutdown, || node.reload(&mut loaded, &surroundings)).await;
+            stop(&node.tasks, &*clock, &mut signals).await;
+        }
+        None => stop(&tasks, &*clock, &mut signals).await,
+    }
     Ok(shutdown.reason().unwrap_or_else(|| StopReason::Requested("asked to".to_string())))
+}
+
+fn local_addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>> {
+    Ok(listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?)
+}
+
+/// Stops everything in order; a second signal does not wait.
+async fn stop(tasks: &Tasks, clock: &dyn Clock, signals: &mut Signals) {
+    match tasks.shutdown().reason() {
+        Some(StopReason::Failed(error)) => tracing::error!(error, "stopping after a failure"),
+        Some(StopReason::Requested(signal)) => tracing::info!(signal, "stopping"),
+        None => {}
+    }
+    let since = clock.boottime();
+    tokio::select! {
+        () = tasks.stop(clock, roles::stop_limit) => {
+            let elapsed_ms = (clock.boottime() - since).as_millis() as u64;
+            tracing::info!(elapsed_ms, "stopped");
+        }
+        () = signals.insists() => tracing::warn!("told to stop again, not waiting"),
+    }
 }
 
 fn greet(addresses: &[SocketAddr], data: &DataDir, bucket: Option<&Location>) {
@@ -87,10 +127,57 @@ fn greet(addresses: &[SocketAddr], data: &DataDir, bucket: Option<&Location>) {
     tracing::info!(version = VERSION, addresses = ?addresses, data = %data.path().display(), bucket = place, "serving");
 }
 
+/// What everything in this process is handed.
+struct Base {
+    clock: Arc<dyn Clock>,
+    random: Random,
+    registry: Registry,
+    tasks: Tasks,
+    memory_total_bytes: u64,
+}
+
+/// The roles, once they run.
+#[derive(Default)]
+struct Roles {
+    ingester: Late<Ingester>,
+    querier: Late<Querier>,
+    member: Late<Member>,
+}
+
+impl Base {
+    fn new(clock: Arc<dyn Clock>, tasks: Tasks) -> Result<Base> {
+        let registry = Registry::new();
+        process_metrics::register_process(&registry, VERSION, &*clock);
+        let memory_total_bytes = roles::memory_total_bytes();
+        Ok(Base { clock, random: Random::from_system()?, registry, tasks, memory_total_bytes })
+    }
+
+    /// Answers clients from here on: with "starting" until the roles run.
+    fn serve_api(&self, settings: &Settings, roles: &Roles, listeners: Vec<TcpListener>) -> Api {
+        let shutdown = self.tasks.shutdown().clone();
+        let (ingester, member) = (roles.ingester.clone(), roles.member.clone());
+        let parts = api::Parts {
+            ingest: Arc::new(LocalIngest { ingester: ingester.clone(), member: member.clone() }),
+            queries: Arc::new(LocalQueries(roles.querier.clone())),
+            health: Arc::new(NodeHealth { ingester, member, shutdown: shutdown.clone() }),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+            registry: self.registry.clone(),
+            version: VERSION.to_string(),
+        };
+        let api = Api::new(roles::api(settings, self.memory_total_bytes), parts);
+        let serving = api.clone();
+        self.tasks.spawn("api.serve", Stage::Draining, async move {
+            let draining = async move { shutdown.reached(Stage::Draining).await };
+            api::serve(&serving, listeners, draining).await;
+        });
+        api
+    }
+}
+
 /// Everything that runs in this process.
 struct Node {
     tasks: Tasks,
-    clock: Arc<dyn Clock>,
     level: LogLevel,
     memory_total_bytes: u64,
     ingester: Ingester,
@@ -99,88 +186,99 @@ struct Node {
 }
 
 impl Node {
+    /// `None`: told to stop before this node was part of a cluster.
+    #[allow(clippy::too_many_arguments, reason = "the one place where everything comes together")]
     async fn build(
         settings: &Settings,
         data: &DataDir,
-        listeners: Vec<TcpListener>,
-        clock: Arc<dyn Clock>,
-        shutdown: Shutdown,
+        base: Base,
+        roles: Roles,
+        peer_listeners: Vec<TcpListener>,
+        api_addresses: &[SocketAddr],
         level: LogLevel,
-    ) -> Result<Node> {
-        let random = Random::from_system()?;
-        let registry = Registry::new();
-        let tasks = Tasks::new(shutdown.clone());
-        let memory_total_bytes = roles::memory_total_bytes();
-        process_metrics::register_process(&registry, VERSION, &*clock);
-
+        api: Api,
+    ) -> Result<Option<Node>> {
+        let Base { clock, random, registry, tasks, memory_total_bytes } = base;
         let location = match &settings.bucket {
             Some(location) => location.clone(),
             None => Location::Own(data.folder("bucket")?),
         };
         let bucket = Bucket::open(location, clock.clone(), &registry).await?;
-        let index_folder = data.folder("index")?;
-        let index = index_log::open(&index_folder, &bucket, clock.clone(), &random, &registry).await?;
-        let node = index_log::node(&index);
         process_metrics::register_data(&registry, data.path());
+
+        let surroundings = together::Surroundings {
+            settings: &settings.cluster,
+            folder: data.folder("index")?,
+            bucket: bucket.clone(),
+            peer_listeners,
+            api_addresses,
+            clock: clock.clone(),
+            random: random.clone(),
+            registry: registry.clone(),
+            tasks: tasks.clone(),
+        };
+        let Some(together) = surroundings.come_together(&roles.member).await? else { return Ok(None) };
+        let member = together.member;
+        let (index, node) = (member.group(), member.node());
         check_cluster(&tasks, bucket.clone(), index.clone(), clock.clone());
 
         let collected = bucket.clone();
-        let queried = for_queries(&bucket, settings, data, &registry).await?;
-        let bucket = Arc::new(bucket);
+        let queried = Arc::new(for_queries(&bucket, settings, data, &registry).await?);
         let parts = ingester::Parts {
             group: index.clone(),
-            bucket: bucket.clone(),
+            bucket: Arc::new(bucket),
             clock: clock.clone(),
             random: random.clone(),
             registry: registry.clone(),
             tasks: tasks.clone(),
             node,
-            session: Arc::new(AlwaysInSession),
+            session: Arc::new(member.clone()),
         };
         let ingester = Ingester::start(roles::ingester(settings, memory_total_bytes), parts).await?;
         let warden = WardenParts {
             group: index.clone(),
-            sessions: Arc::new(AloneSessions { node, clock: clock.clone() }),
+            sessions: Arc::new(member.clone()),
             clock: clock.clone(),
             tasks: tasks.clone(),
         };
-        ingester::start_warden(FenceRules::default(), warden);
+        ingester::start_warden(FenceRules { session_max: member::SESSION_MAX, ..FenceRules::default() }, warden);
         ingester.set_limits(roles::ingester_limits(&settings.limits), roles::ingester_tenants(settings));
+        let heads: Arc<dyn HeadReader> = match together.peers {
+            None => Arc::new(LocalHeads(ingester.heads())),
+            Some(peers) => Arc::new(ClusterHeads {
+                node,
+                local: LocalHeads(ingester.heads()),
+                peers,
+                group: index.clone(),
+                segments: SegmentHeads::new(index.clone(), queried.clone()),
+            }),
+        };
         let parts = querier::Parts {
             group: index.clone(),
-            bucket: Arc::new(queried),
-            heads: Arc::new(LocalHeads(ingester.heads())),
+            bucket: queried,
+            heads,
             clock: clock.clone(),
             registry: registry.clone(),
         };
         let querier = Querier::new(&roles::querier(settings, memory_total_bytes), parts);
+        member.set_roles(LocalHeads(ingester.heads()), querier.plans());
+        let lowest = member.clone();
         run_compactor(
             &tasks,
+            member,
             compactor::Parts {
                 cluster: index_log::cluster_of(&index),
                 bucket: collected,
                 clock: clock.clone(),
                 registry: registry.clone(),
-                lowest_in_use: lowest_in_use(index.clone(), querier.plans()),
-                group: index.clone(),
+                // While it is not known nothing is collected: nobody uses less than this.
+                lowest_in_use: Arc::new(move || lowest.lowest_in_use().unwrap_or_default()),
+                group: index,
             },
         );
-        let parts = api::Parts {
-            ingest: Arc::new(LocalIngest(ingester.clone())),
-            queries: Arc::new(LocalQueries(querier.clone())),
-            health: Arc::new(NodeHealth { ingester: ingester.clone(), index, shutdown: shutdown.clone() }),
-            clock: clock.clone(),
-            random,
-            registry,
-            version: VERSION.to_string(),
-        };
-        let api = Api::new(roles::api(settings, memory_total_bytes), parts);
-        let serving = api.clone();
-        tasks.spawn("api.serve", Stage::Draining, async move {
-            let draining = async move { shutdown.reached(Stage::Draining).await };
-            api::serve(&serving, listeners, draining).await;
-        });
-        Ok(Node { tasks, clock, level, memory_total_bytes, ingester, querier, api })
+        roles.ingester.set(ingester.clone());
+        roles.querier.set(querier.clone());
+        Ok(Some(Node { tasks, level, memory_total_bytes, ingester, querier, api }))
     }
 
     /// SIGHUP: puts what may change while running in force, and says what was done.
@@ -202,23 +300,6 @@ impl Node {
             tracing::warn!(setting, id = "needs-restart", "changed setting needs a restart");
         }
     }
-
-    /// Stops everything in order; a second signal does not wait.
-    async fn stop(self, signals: &mut Signals) {
-        match self.tasks.shutdown().reason() {
-            Some(StopReason::Failed(error)) => tracing::error!(error, "stopping after a failure"),
-            Some(StopReason::Requested(signal)) => tracing::info!(signal, "stopping"),
-            None => {}
-        }
-        let since = self.clock.boottime();
-        tokio::select! {
-            () = self.tasks.stop(&*self.clock, roles::stop_limit) => {
-                let elapsed_ms = (self.clock.boottime() - since).as_millis() as u64;
-                tracing::info!(elapsed_ms, "stopped");
-            }
-            () = signals.insists() => tracing::warn!("told to stop again, not waiting"),
-        }
-    }
 }
 
 /// The bucket as queries use it: reads of a remote one are tried until the query's own deadline, and copies are kept.
@@ -232,25 +313,26 @@ async fn for_queries(bucket: &Bucket, settings: &Settings, data: &DataDir, regis
     Ok(bucket.with_patience(Duration::MAX).with_cache(cache))
 }
 
-/// Keeps the index in the bucket and collects; at the end stores it once more and closes the log, with a snapshot
-/// for a quick start, as nothing proposes any more.
-fn run_compactor(tasks: &Tasks, parts: compactor::Parts) {
+/// While this node leads the index, keeps it in the bucket and collects; at the end stores it once more. Then closes the
+/// log, with a snapshot for a quick start, as nothing proposes any more.
+fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) {
     let (shutdown, index) = (tasks.shutdown().clone(), parts.group.clone());
-    let compactor = Compactor::new(compactor::Settings::default(), parts);
+    let mut compactor = Compactor::new(compactor::Settings::default(), parts);
     tasks.spawn("compactor.run", Stage::Closing, async move {
-        compactor.run(shutdown.clone()).await;
+        loop {
+            tokio::select! {
+                () = member.wait_leads(true) => {}
+                () = shutdown.reached(Stage::Closing) => break,
+            }
+            tokio::select! {
+                () = compactor.run(shutdown.clone()) => break,
+                // Stopped in the middle it leaves nothing half done: keys are write-once, and deleting can be done again.
+                () = member.wait_leads(false) => compactor = compactor.anew(),
+            }
+        }
         shutdown.reached(Stage::Closing).await;
         index.close().await;
     });
-}
-
-/// Says which revision this node still needs the objects of: the oldest plan's, or what is applied here.
-fn lowest_in_use(index: IndexGroup, plans: OldestPlan) -> Arc<dyn Fn() -> Revision + Send + Sync> {
-    Arc::new(move || {
-        // In this order: a plan that is made in between is of this revision or a later one.
-        let applied = index.read(|index| index.revision());
-        plans.revision().map_or(applied, |oldest| oldest.min(applied))
-    })
 }
 
 /// Stops the process when the bucket has become another cluster's, or a later life's of this one.

@@ -1,6 +1,7 @@
 //! Hands the roles to the face: `api` says what it needs as traits, the roles do not know it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use api::{Answer, Durable, Found, Ingest, Kind, Queries, QueryOptions, ServiceError, Steps};
 use futures::FutureExt;
@@ -10,18 +11,56 @@ use model::{Labels, Matcher, Metadata, TenantId, TimeRange, TimestampMs};
 use proto::WriteRequest;
 use querier::{LabelsAnswer, Querier, QueryError, RangeOf};
 
+use crate::late::Late;
 use crate::logging::chain;
+use crate::member::Member;
 
-/// The ingester of this process.
-pub struct LocalIngest(pub Ingester);
+/// How long a write waits for a leader of the index that was there when it came.
+const LEADERLESS_MAX: Duration = Duration::from_millis(500);
 
-/// The querier of this process.
-pub struct LocalQueries(pub Querier);
+/// The ingester of this process, once it runs.
+pub struct LocalIngest {
+    /// It.
+    pub ingester: Late<Ingester>,
+    /// Knows whether anything can be committed.
+    pub member: Late<Member>,
+}
+
+/// The querier of this process, once it runs.
+pub struct LocalQueries(pub Late<Querier>);
 
 impl Ingest for LocalIngest {
     fn append(&self, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Durable, ServiceError> {
-        let ticket = self.0.append(tenant, request).map_err(|error| push_error(&error))?;
-        Ok(async move { ticket.durable().await.map_err(|error| push_error(&error)) }.boxed())
+        let (Some(ingester), Some(member)) = (self.ingester.get(), self.member.get()) else { return Err(starting()) };
+        if member.has_no_leader() {
+            return Err(no_leader());
+        }
+        let ticket = ingester.append(tenant, request).map_err(|error| push_error(&error))?;
+        let member = member.clone();
+        let durable = async move {
+            tokio::select! {
+                durable = ticket.durable() => durable.map_err(|error| push_error(&error)),
+                // It may be committed still, when there is a leader again: the sender sends it again, which is harmless.
+                () = member.leaderless_for(LEADERLESS_MAX) => Err(no_leader()),
+            }
+        };
+        Ok(durable.boxed())
+    }
+}
+
+fn starting() -> ServiceError {
+    ServiceError::new(Kind::Unavailable, "this node is starting; /-/ready says what it waits for (starting)".to_owned())
+}
+
+fn no_leader() -> ServiceError {
+    let text = "the index has no leader: too few of its voters are there to commit anything; writes go on by themselves \
+                when most are back (no-leader)";
+    ServiceError::new(Kind::Unavailable, text.to_owned())
+}
+
+impl LocalQueries {
+    fn querier(&self) -> Result<&Querier, ServiceError> {
+        self.0.get().ok_or_else(starting)
     }
 }
 
@@ -76,7 +115,7 @@ impl Queries for LocalQueries {
         asked: &'a QueryOptions,
     ) -> BoxFuture<'a, Result<Answer, ServiceError>> {
         async move {
-            let answered = self.0.instant(tenant, text, at, &options(asked)).await.map_err(query_error)?;
+            let answered = self.querier()?.instant(tenant, text, at, &options(asked)).await.map_err(query_error)?;
             Ok(answer(text, answered))
         }
         .boxed()
@@ -91,7 +130,7 @@ impl Queries for LocalQueries {
     ) -> BoxFuture<'a, Result<Answer, ServiceError>> {
         async move {
             let range = RangeOf { start: steps.start, end: steps.end, step: steps.step };
-            let answered = self.0.range(tenant, text, range, &options(asked)).await.map_err(query_error)?;
+            let answered = self.querier()?.range(tenant, text, range, &options(asked)).await.map_err(query_error)?;
             Ok(answer(text, answered))
         }
         .boxed()
@@ -104,7 +143,7 @@ impl Queries for LocalQueries {
         range: TimeRange,
         asked: &'a QueryOptions,
     ) -> BoxFuture<'a, Result<Found<Labels>, ServiceError>> {
-        async move { found(self.0.series(tenant, selectors, range, &options(asked)).await) }.boxed()
+        async move { found(self.querier()?.series(tenant, selectors, range, &options(asked)).await) }.boxed()
     }
 
     fn label_names<'a>(
@@ -114,7 +153,7 @@ impl Queries for LocalQueries {
         range: TimeRange,
         asked: &'a QueryOptions,
     ) -> BoxFuture<'a, Result<Found<String>, ServiceError>> {
-        async move { found(self.0.label_names(tenant, selectors, range, &options(asked)).await) }.boxed()
+        async move { found(self.querier()?.label_names(tenant, selectors, range, &options(asked)).await) }.boxed()
     }
 
     fn label_values<'a>(
@@ -125,7 +164,8 @@ impl Queries for LocalQueries {
         range: TimeRange,
         asked: &'a QueryOptions,
     ) -> BoxFuture<'a, Result<Found<String>, ServiceError>> {
-        async move { found(self.0.label_values(tenant, name, selectors, range, &options(asked)).await) }.boxed()
+        async move { found(self.querier()?.label_values(tenant, name, selectors, range, &options(asked)).await) }
+            .boxed()
     }
 
     fn metadata<'a>(
@@ -133,6 +173,6 @@ impl Queries for LocalQueries {
         tenant: &'a TenantId,
         asked: &'a QueryOptions,
     ) -> BoxFuture<'a, Result<BTreeMap<String, Metadata>, ServiceError>> {
-        async move { self.0.metadata(tenant, &options(asked)).await.map_err(query_error) }.boxed()
+        async move { self.querier()?.metadata(tenant, &options(asked)).await.map_err(query_error) }.boxed()
     }
 }

@@ -341,7 +341,8 @@ impl Shared {
                         self.metrics.connect_failures.inc();
                         let text = error.to_string();
                         let is_new = line.last_error.lock().replace(text.clone()).as_deref() != Some(text.as_str());
-                        let is_itself = matches!(&error, HelloError::Itself) || text.ends_with(&HelloError::Itself.to_string());
+                        let is_itself =
+                            matches!(&error, HelloError::Itself) || text.ends_with(&HelloError::Itself.to_string());
                         if is_new && !is_itself && !matches!(error, HelloError::Io(_)) {
                             tracing::warn!(address, error = text, id = "peer-refused", "no connection to a node");
                         }

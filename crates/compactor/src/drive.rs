@@ -74,13 +74,26 @@ impl Compactor {
         }
     }
 
+    /// The same with everything to find out anew: for another term of leading the index, in which others may have stored
+    /// and deleted.
+    pub fn anew(&self) -> Compactor {
+        Compactor {
+            settings: self.settings,
+            parts: self.parts.clone(),
+            metrics: self.metrics.clone(),
+            stored: Mutex::new(None),
+            stored_revision: self.stored_revision.clone(),
+            inputs: Mutex::new(VecDeque::new()),
+        }
+    }
+
     /// The revision up to which the bucket holds the index. An answered delete has waited for this.
     pub fn stored_revision(&self) -> watch::Receiver<Revision> {
         self.stored_revision.subscribe()
     }
 
     /// Runs until [`Stage::Closing`]; then stores the index once more, and returns. Close the group after that.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(&self, shutdown: Shutdown) {
         tokio::join!(self.keep(&shutdown), self.collect(&shutdown));
     }
 

@@ -46,11 +46,7 @@ impl SegmentHeads {
     }
 
     /// Runs `read` over a head that holds the plan's segments.
-    async fn read<T>(
-        &self,
-        plan: HeadPlan,
-        read: impl FnOnce(&Head) -> Result<T, ReadError>,
-    ) -> Result<T, HeadError> {
+    async fn read<T>(&self, plan: HeadPlan, read: impl FnOnce(&Head) -> Result<T, ReadError>) -> Result<T, HeadError> {
         let loading = self.of((plan.writer, plan.cut));
         let mut head = loading.lock().await;
         if head.applied() < plan.added {
@@ -130,7 +126,8 @@ impl HeadReader for SegmentHeads {
         range: TimeRange,
     ) -> BoxFuture<'a, Result<Vec<(Labels, Samples)>, HeadError>> {
         async move {
-            let selected = self.read(plan, |head| head.select(tenant, matchers, range, plan.added.min(head.applied()))).await?;
+            let selected =
+                self.read(plan, |head| head.select(tenant, matchers, range, plan.added.min(head.applied()))).await?;
             let failed = |error| HeadError::Failed(format!("read the head of writer {}: {error}", plan.writer));
             selected.decode().map(|series| series.map_err(failed)).collect()
         }

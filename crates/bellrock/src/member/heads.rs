@@ -97,7 +97,9 @@ impl HeadReader for ClusterHeads {
     ) -> BoxFuture<'a, Result<Vec<(Labels, Samples)>, HeadError>> {
         async move {
             let asked = question(plan, tenant, matchers, range, "");
-            let local = async |heads: &LocalHeads, q: &HeadQuestion| heads.select(q.plan, &q.tenant, &q.matchers, q.range).await;
+            let local = async |heads: &LocalHeads, q: &HeadQuestion| {
+                heads.select(q.plan, &q.tenant, &q.matchers, q.range).await
+            };
             match self.ask(Message::SelectHead, asked, local, wire::decode_series).await? {
                 Some(answer) => Ok(answer),
                 None => self.segments.select(plan, tenant, matchers, range).await,
@@ -115,7 +117,9 @@ impl HeadReader for ClusterHeads {
     ) -> BoxFuture<'a, Result<Vec<Labels>, HeadError>> {
         async move {
             let asked = question(plan, tenant, matchers, range, "");
-            let local = async |heads: &LocalHeads, q: &HeadQuestion| heads.series(q.plan, &q.tenant, &q.matchers, q.range).await;
+            let local = async |heads: &LocalHeads, q: &HeadQuestion| {
+                heads.series(q.plan, &q.tenant, &q.matchers, q.range).await
+            };
             match self.ask(Message::HeadSeries, asked, local, wire::decode_label_sets).await? {
                 Some(answer) => Ok(answer),
                 None => self.segments.series(plan, tenant, matchers, range).await,
@@ -133,8 +137,9 @@ impl HeadReader for ClusterHeads {
     ) -> BoxFuture<'a, Result<Vec<String>, HeadError>> {
         async move {
             let asked = question(plan, tenant, matchers, range, "");
-            let local =
-                async |heads: &LocalHeads, q: &HeadQuestion| heads.label_names(q.plan, &q.tenant, &q.matchers, q.range).await;
+            let local = async |heads: &LocalHeads, q: &HeadQuestion| {
+                heads.label_names(q.plan, &q.tenant, &q.matchers, q.range).await
+            };
             match self.ask(Message::HeadLabelNames, asked, local, wire::decode_texts).await? {
                 Some(answer) => Ok(answer),
                 None => self.segments.label_names(plan, tenant, matchers, range).await,
@@ -215,7 +220,8 @@ pub async fn answer(heads: &LocalHeads, message: Message, body: &[u8]) -> Result
         }
     };
     if answer.len() > message.answer_bytes_max() {
-        let text = format!("the answer of {} bytes is larger than nodes send one another: ask for fewer series", answer.len());
+        let text =
+            format!("the answer of {} bytes is larger than nodes send one another: ask for fewer series", answer.len());
         return Err(Refusal::new(RefusalKind::Failed, text));
     }
     Ok(answer.into())

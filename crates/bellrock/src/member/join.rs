@@ -151,6 +151,8 @@ mod tests {
     #[test]
     fn nobody_begins_beside_a_cluster() {
         let others = BTreeMap::from([hello(2, 0), hello(3, 7)]);
-        assert!(matches!(judge(NodeId(1), &others, Some(3)), Verdict::Wait(why) if why.contains("bucket-not-of-cluster")));
+        assert!(
+            matches!(judge(NodeId(1), &others, Some(3)), Verdict::Wait(why) if why.contains("bucket-not-of-cluster"))
+        );
     }
 }

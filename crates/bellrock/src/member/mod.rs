@@ -7,13 +7,14 @@
 pub mod heads;
 pub mod join;
 mod lead;
+pub mod together;
 pub mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bucket::Cluster;
 use bytes::Bytes;
 use cluster::{CallError, Discovery, Hello, Host, Message, Peers, Refusal, RefusalKind, Renewal, Sessions};
 use consensus::Standing;
@@ -24,6 +25,7 @@ use model::{NodeId, Revision};
 use parking_lot::{Mutex, RwLock};
 use querier::OldestPlan;
 use runtime::{Clock, Stage, Tasks};
+use tokio::sync::watch;
 
 use crate::heads::LocalHeads;
 use crate::index_log::IndexGroup;
@@ -55,8 +57,10 @@ struct Shared {
     sessions: Sessions,
     /// When this node began to lead, and in which term; `None` while it does not.
     leads: Mutex<Option<(u64, Duration)>>,
-    /// Until when this node's session lasts as far as it knows, in nanoseconds of boottime; 0: it never had one.
-    session_until: AtomicU64,
+    /// Until when this node's session lasts as far as it knows, by boottime; `None`: it never had one.
+    session_until: watch::Sender<Option<Duration>>,
+    /// The cluster that it is about to join: what it says of itself before it has an index.
+    joining: Mutex<Option<Cluster>>,
     heads: Late<LocalHeads>,
     plans: Late<OldestPlan>,
     /// What keeps it from being part of the cluster, in words.
@@ -75,7 +79,8 @@ impl Member {
                 discovery,
                 sessions: Sessions::default(),
                 leads: Mutex::new(None),
-                session_until: AtomicU64::new(0),
+                session_until: watch::Sender::new(None),
+                joining: Mutex::new(None),
                 heads: Late::default(),
                 plans: Late::default(),
                 trouble: Mutex::new(None),
@@ -124,6 +129,52 @@ impl Member {
         discovery.map_or_else(Vec::new, |discovery| discovery.snapshot().complaints(self.shared.clock.now_ms()))
     }
 
+    /// Puts another group in the place of the one that this node was to join with.
+    pub fn set_group(&self, group: IndexGroup) {
+        *self.shared.group.write() = group;
+    }
+
+    /// Says from now on that it is of this cluster, before it has an index that says so.
+    pub fn set_joining(&self, cluster: Cluster) {
+        *self.shared.joining.lock() = Some(cluster);
+    }
+
+    /// Waits until this node has a cluster's index and a session with its leader.
+    pub async fn wait_until_in(&self) {
+        let mut session = self.shared.session_until.subscribe();
+        loop {
+            let now = self.shared.clock.boottime();
+            let is_in = session.borrow_and_update().is_some_and(|until| until > now);
+            let group = self.group();
+            if is_in && group.read(|index| index.cluster()) != 0 && group.members().leader.is_some() {
+                return;
+            }
+            tokio::select! {
+                _ = session.changed() => {}
+                () = self.shared.clock.sleep(Duration::from_millis(50)) => {}
+            }
+        }
+    }
+
+    /// Whether nobody leads, as far as this node knows: nothing can be committed now.
+    pub fn has_no_leader(&self) -> bool {
+        self.group().watch_members().borrow().leader.is_none()
+    }
+
+    /// Waits until nobody has led for `patience`.
+    pub async fn leaderless_for(&self, patience: Duration) {
+        let mut members = self.group().watch_members();
+        loop {
+            if members.wait_for(|members| members.leader.is_none()).await.is_err() {
+                return std::future::pending().await;
+            }
+            tokio::select! {
+                _ = members.wait_for(|members| members.leader.is_some()) => {}
+                () = self.shared.clock.sleep(patience) => return,
+            }
+        }
+    }
+
     fn set_trouble(&self, trouble: Option<String>) {
         *self.shared.trouble.lock() = trouble;
     }
@@ -132,6 +183,15 @@ impl Member {
     fn is_alone(&self) -> bool {
         let members = self.group().members();
         members.voters == [self.node().0] && members.learners.is_empty()
+    }
+
+    /// Waits until this node leads, or no longer does.
+    pub async fn wait_leads(&self, leads: bool) {
+        let mut members = self.group().watch_members();
+        if members.wait_for(|members| members.is_leader == leads).await.is_err() {
+            // The group is closed: nobody leads it from here.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The term in which this node leads.
@@ -267,8 +327,7 @@ impl Member {
     }
 
     fn extend_session(&self, renewed_at: Duration) {
-        let until = u64::try_from((renewed_at + SESSION_MAX).as_nanos()).unwrap_or(u64::MAX);
-        self.shared.session_until.fetch_max(until, Ordering::Relaxed);
+        self.shared.session_until.send_replace(Some(renewed_at + SESSION_MAX));
     }
 
     /// Notes in the index how a node is reached, if it says something new. Only the leader does.
@@ -316,12 +375,17 @@ impl Member {
 impl Host for Member {
     fn hello(&self) -> Hello {
         let group = self.group();
-        let (cluster, incarnation) = group.read(|index| (index.cluster(), index.incarnation()));
+        let (mut cluster, mut incarnation) = group.read(|index| (index.cluster(), index.incarnation()));
+        if cluster == 0
+            && let Some(joining) = *self.shared.joining.lock()
+        {
+            (cluster, incarnation) = (joining.id, joining.incarnation);
+        }
         let standing = group.standing();
         let info = self.shared.info.read().clone();
         Hello {
             cluster,
-            incarnation: if cluster == 0 { 0 } else { incarnation },
+            incarnation,
             node: NodeId(standing.id),
             name: info.name,
             peer: info.peer,
@@ -377,11 +441,8 @@ impl Host for Member {
 /// The session as the ingester sees it.
 impl ingester::SessionGuard for Member {
     fn deadline(&self) -> Option<Duration> {
-        match self.shared.session_until.load(Ordering::Relaxed) {
-            // Alone from the start: nobody could fence it.
-            0 => None,
-            until => Some(Duration::from_nanos(until)),
-        }
+        // Nobody could fence the only one.
+        if self.is_alone() { None } else { Some(self.shared.session_until.borrow().unwrap_or_default()) }
     }
 }
 

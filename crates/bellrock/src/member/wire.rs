@@ -84,11 +84,8 @@ impl Renew {
     /// Reads what [`Renew::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Renew, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let info = NodeInfo {
-            name: reader.str()?.to_owned(),
-            peer: reader.str()?.to_owned(),
-            api: reader.str()?.to_owned(),
-        };
+        let info =
+            NodeInfo { name: reader.str()?.to_owned(), peer: reader.str()?.to_owned(), api: reader.str()?.to_owned() };
         let renew = Renew { info, lowest: read_revision(&mut reader)?, now_ms: reader.zigzag()? };
         whole(&reader, renew)
     }
@@ -148,11 +145,8 @@ impl HeadQuestion {
     /// Reads what [`HeadQuestion::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<HeadQuestion, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let plan = HeadPlan {
-            writer: WriterId(read_revision(&mut reader)?),
-            cut: reader.varint()?,
-            added: reader.varint()?,
-        };
+        let plan =
+            HeadPlan { writer: WriterId(read_revision(&mut reader)?), cut: reader.varint()?, added: reader.varint()? };
         let tenant = TenantId::new(reader.str()?).map_err(|_| reader.error("not a tenant"))?;
         let range = TimeRange { start: reader.zigzag()?, end: reader.zigzag()? };
         let label = reader.str()?.to_owned();
@@ -336,7 +330,10 @@ mod tests {
             label: "x".into(),
         };
         let read = HeadQuestion::decode(&question.encode()).unwrap();
-        assert_eq!((read.plan, &read.tenant, read.range, &read.label), (question.plan, &question.tenant, question.range, &question.label));
+        assert_eq!(
+            (read.plan, &read.tenant, read.range, &read.label),
+            (question.plan, &question.tenant, question.range, &question.label)
+        );
         let texts = |matchers: &[Matcher]| matchers.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(texts(&read.matchers), texts(&question.matchers));
     }
@@ -351,7 +348,9 @@ mod tests {
         let series = vec![(labels.clone(), samples), (Labels::empty(), Samples::default())];
         let read = decode_series(&encode_series(&series)).unwrap();
         let bits = |series: &[(Labels, Samples)]| -> Vec<(Labels, Vec<i64>, Vec<u64>)> {
-            let of = |(l, s): &(Labels, Samples)| (l.clone(), s.timestamps.clone(), s.floats.iter().map(|v| v.to_bits()).collect());
+            let of = |(l, s): &(Labels, Samples)| {
+                (l.clone(), s.timestamps.clone(), s.floats.iter().map(|v| v.to_bits()).collect())
+            };
             series.iter().map(of).collect()
         };
         assert_eq!(bits(&read), bits(&series));
