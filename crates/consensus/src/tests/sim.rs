@@ -345,14 +345,14 @@ impl Sim {
 
     /// A client proposes or reads somewhere.
     fn ask(&mut self) {
-        let i = self.random.below(5) as usize;
+        let i = self.anybody();
         if self.nodes[i].replica.is_none() {
             return;
         }
         let mut inputs = Vec::new();
         for _ in 0..self.random.below(4) {
             let (answer, answered) = oneshot::channel();
-            if self.random.below(4) == 0 {
+            if self.random.below(3) == 0 {
                 self.reads.push(PendingRead { at_least: self.acked_upto, answered });
                 inputs.push(Input::Read(answer));
             } else {
@@ -364,6 +364,17 @@ impl Sim {
             }
         }
         self.turn(i, inputs, 0);
+    }
+
+    /// Some node; oftener one that believes to lead, of which there may be several.
+    fn anybody(&mut self) -> usize {
+        let leads =
+            |node: &Node| node.replica.as_ref().is_some_and(|replica| replica.shared().members.borrow().is_leader);
+        let leaders: Vec<usize> = (0..5).filter(|i| leads(&self.nodes[*i])).collect();
+        match leaders.get(self.random.below(2 * leaders.len() as u64) as usize) {
+            Some(i) => *i,
+            None => self.random.below(5) as usize,
+        }
     }
 
     fn collect(&mut self) {
@@ -402,7 +413,7 @@ impl Sim {
     fn break_something(&mut self) {
         let ids: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
         let i = self.random.below(5) as usize;
-        if self.random.below(120) == 0 {
+        if self.random.below(200) == 0 {
             self.blocked.clear();
         }
         if self.random.below(80) == 0 {
@@ -419,6 +430,7 @@ impl Sim {
             }
             2 => {
                 // One node apart, in one direction or both.
+                let i = self.anybody();
                 let direction = self.random.below(3);
                 for other in ids.iter().filter(|id| **id != ids[i]) {
                     if direction != 1 {
@@ -536,7 +548,7 @@ impl Sim {
             sim.wanted = wanted;
             for _ in 0..900 {
                 sim.step();
-                if sim.random.below(6) == 0 {
+                if sim.random.below(4) == 0 {
                     sim.ask();
                 }
             }
