@@ -97,8 +97,6 @@ struct Node {
 }
 
 struct Message {
-    at: u64,
-    order: u64,
     from: u64,
     to: u64,
     bytes: Vec<u8>,
@@ -119,7 +117,8 @@ struct Sim {
     random: Random,
     now: u64,
     nodes: Vec<Node>,
-    messages: Vec<Message>,
+    /// By when they arrive.
+    messages: BTreeMap<(u64, u64), Message>,
     order: u64,
     blocked: HashSet<(u64, u64)>,
     loss: u64,
@@ -166,7 +165,7 @@ impl Sim {
             random,
             now: 0,
             nodes: Vec::new(),
-            messages: Vec::new(),
+            messages: BTreeMap::new(),
             order: 0,
             blocked: HashSet::new(),
             loss,
@@ -302,17 +301,17 @@ impl Sim {
                 let late = if self.random.below(20) == 0 { 60 } else { 4 };
                 self.order += 1;
                 let at = self.now + 1 + self.random.below(late);
-                self.messages.push(Message { at, order: self.order, from, to, bytes: bytes.clone() });
+                self.messages.insert((at, self.order), Message { from, to, bytes: bytes.clone() });
             }
         }
     }
 
     fn step(&mut self) {
         self.now += 1;
-        self.messages.sort_by_key(|message| (message.at, message.order));
-        let due = self.messages.partition_point(|message| message.at <= self.now);
+        let later = self.messages.split_off(&(self.now + 1, 0));
+        let due = std::mem::replace(&mut self.messages, later);
         let mut inputs: BTreeMap<usize, Vec<Input<u64, u64>>> = BTreeMap::new();
-        for message in self.messages.drain(..due) {
+        for message in due.into_values() {
             self.trace = crc32c::crc32c_append(self.trace, &message.bytes);
             let Some(i) = self.nodes.iter().position(|node| node.id == message.to) else { continue };
             inputs.entry(i).or_default().push(Input::Message { from: message.from, bytes: message.bytes });
