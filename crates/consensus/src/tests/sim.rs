@@ -552,7 +552,7 @@ impl Sim {
         let mut sim = Sim::new(seed);
         for wanted in [1, 3, 5, 3] {
             sim.wanted = wanted;
-            for _ in 0..900 {
+            for _ in 0..700 {
                 sim.step();
                 if sim.random.below(4) == 0 {
                     sim.ask();
