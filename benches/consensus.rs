@@ -2,6 +2,7 @@
 //! from 64 proposers, so the fsync is what an ack waits for; a start reads 100,000 entries in 0.12 s.
 //!
 //! `cargo bench -p benches --bench consensus -- /dev/shm` (or a folder on the disk to be measured).
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench prints, and is told a folder")]
 
 use std::error::Error;
 use std::path::Path;

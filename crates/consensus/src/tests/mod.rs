@@ -339,6 +339,26 @@ async fn a_damaged_snapshot_or_a_missing_file_stops_the_start() {
     assert!(matches!(open(&without, settings()), Err(OpenError::Corrupt { .. })));
 }
 
+#[tokio::test]
+async fn a_folder_from_before_there_were_groups_is_refused_by_name() {
+    let old = |magic: &[u8], position: u64| {
+        let mut bytes = [magic, &1_u32.to_le_bytes(), &position.to_le_bytes()].concat();
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes
+    };
+    let folder = Path::new(FOLDER);
+    let only_log = Disk::default();
+    only_log.write_atomically(&folder.join(log_name(1)), &old(b"BRLG", 1)).unwrap();
+    let whole = only_log.copy();
+    whole.write_atomically(&folder.join(crate::snapshot::snapshot_name(0)), &old(b"BRSN", 0)).unwrap();
+    assert!(TestGroup::exists(&only_log, folder) && TestGroup::exists(&whole, folder), "nobody begins another over it");
+    let refused = open(&whole, settings()).err().unwrap();
+    assert!(refused.to_string().contains("start the program that wrote it"), "{refused}");
+    assert!(refused.to_string().contains("(index-log-unreadable)"), "{refused}");
+    let refused = read_log(folder, &old(b"BRLG", 1), 1).err().unwrap();
+    assert!(refused.to_string().contains("version 1 of the log"), "{refused}");
+}
+
 #[test]
 fn any_bytes_are_an_error_at_worst() {
     let random = Random::from_seed(11);
