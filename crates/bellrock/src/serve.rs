@@ -118,6 +118,14 @@ impl Node {
             None => Location::Own(data.folder("bucket")?),
         };
         let bucket = Bucket::open(location, clock.clone(), &registry).await?;
+        if bucket.is_remote() {
+            tracing::info!(
+                bucket = bucket.place(),
+                id = "bucket-durability",
+                "whether answered writes survive a power cut is the object store's to see to; Garage needs metadata_fsync \
+                 and data_fsync = true"
+            );
+        }
         let index_folder = data.folder("index")?;
         let index = index_log::open(&index_folder, &bucket, clock.clone(), &random, &registry).await?;
         process_metrics::register_data(&registry, data.path());

@@ -32,6 +32,7 @@ async fn s3(server: &S3Server, prefix: &str) -> Bucket {
             secret("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY_ID),
             secret("AWS_SECRET_ACCESS_KEY", s3_server::SECRET_ACCESS_KEY),
         ],
+        ca_pem: server.certificate_pem().map(|pem| pem.as_bytes().to_vec()),
         ..Remote::new(Protocol::S3, s3_server::BUCKET, prefix)
     };
     Bucket::open(Location::Remote(remote), SystemClock::shared(), &Registry::new()).await.unwrap()
@@ -180,6 +181,19 @@ async fn a_check_says_what_is_missing() {
     server.judge(|asked, _| if asked == Asked::Put { Fate::Refused } else { Fate::Served });
     let found = missing(bucket.check(&Random::from_seed(1)).await);
     assert_eq!(found.len(), 1, "the rest would tell nothing: {found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_certificate_of_its_own_is_trusted_when_it_is_named() {
+    let server = S3Server::start_tls().unwrap();
+    conformance(&s3(&server, "").await.with_patience(Duration::ZERO)).await;
+    let stranger = Remote { endpoint: Some(server.endpoint()), ..Remote::new(Protocol::S3, s3_server::BUCKET, "") };
+    let secret = |name: &str| (name.to_owned(), runtime::Secret::new("x"));
+    let stranger =
+        Remote { credentials: vec![secret("AWS_ACCESS_KEY_ID"), secret("AWS_SECRET_ACCESS_KEY")], ..stranger };
+    let stranger = Bucket::open(Location::Remote(stranger), SystemClock::shared(), &Registry::new()).await.unwrap();
+    let refused = stranger.with_patience(Duration::ZERO).cluster().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

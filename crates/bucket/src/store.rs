@@ -336,6 +336,7 @@ impl Bucket {
             return self.measured(operation, key, attempt(), bytes).await;
         };
         let mut delays = Delays::new(&*self.clock, random, *patience);
+        let mut is_told = false;
         loop {
             let limited = async {
                 let done = runtime::timeout(&*self.clock, limit, attempt()).await;
@@ -348,7 +349,10 @@ impl Bucket {
                         return Err(error);
                     }
                     self.metrics.retries.with([operation.name()]).inc();
-                    tracing::warn!(%error, "object store asked again");
+                    // Once: an outage has many operations, and each many attempts.
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(%error, "object store is asked again until it answers");
+                    }
                 }
                 done => return done,
             }
