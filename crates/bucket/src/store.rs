@@ -13,7 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use runtime::{Clock, Random, Registry};
 
 use crate::cache::RangeCache;
-use crate::error::{BucketError, Operation};
+use crate::error::{BucketError, Operation, chain};
 use crate::faults::{Effect, Faults};
 use crate::folders::{Folder, parent};
 use crate::local::LocalFolders;
@@ -351,7 +351,7 @@ impl Bucket {
                     self.metrics.retries.with([operation.name()]).inc();
                     // Once: an outage has many operations, and each many attempts.
                     if !std::mem::replace(&mut is_told, true) {
-                        tracing::warn!(%error, "object store is asked again until it answers");
+                        tracing::warn!(error = chain(&error), "object store is asked again until it answers");
                     }
                 }
                 done => return done,
