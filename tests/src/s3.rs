@@ -16,6 +16,8 @@ use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
 
 /// The access key id that the server knows.
 pub const ACCESS_KEY_ID: &str = "AKIDTESTS";
@@ -69,6 +71,8 @@ struct Shared {
 /// The server; it ends when dropped, with its objects.
 pub struct S3Server {
     address: SocketAddr,
+    /// The certificate, if it speaks TLS.
+    certificate_pem: Option<String>,
     shared: Arc<Shared>,
     folder: TempDir,
     // Dropped last: its tasks serve.
@@ -78,6 +82,22 @@ pub struct S3Server {
 impl S3Server {
     /// Starts it on a port that the system chooses, with an empty bucket.
     pub fn start() -> Result<S3Server> {
+        S3Server::start_with(None)
+    }
+
+    /// The same behind TLS, with a certificate that nobody knows.
+    pub fn start_tls() -> Result<S3Server> {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)?;
+        S3Server::start_with(Some((TlsAcceptor::from(Arc::new(config)), made.cert.pem())))
+    }
+
+    fn start_with(tls: Option<(TlsAcceptor, String)>) -> Result<S3Server> {
         let folder = tempfile::Builder::new().prefix("bellrock-s3s-").tempdir()?;
         std::fs::create_dir(folder.path().join(BUCKET))?;
         let fs = s3s_fs::FileSystem::new(folder.path()).map_err(|e| anyhow::anyhow!("{e:?}"))?;
@@ -89,18 +109,25 @@ impl S3Server {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let serving = shared.clone();
+        let (acceptor, certificate_pem) = tls.unzip();
         runtime.spawn(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => accept(listener, service, serving).await,
+                Ok(listener) => accept(listener, acceptor, service, serving).await,
                 Err(error) => panic!("a socket is not taken: {error}"),
             }
         });
-        Ok(S3Server { address, shared, folder, runtime: Some(runtime) })
+        Ok(S3Server { address, certificate_pem, shared, folder, runtime: Some(runtime) })
     }
 
     /// Its URL.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.certificate_pem.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Its certificate, if it speaks TLS.
+    pub fn certificate_pem(&self) -> Option<&str> {
+        self.certificate_pem.as_deref()
     }
 
     /// The folder of the bucket's objects.
@@ -136,15 +163,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-async fn accept(listener: tokio::net::TcpListener, service: S3Service, shared: Arc<Shared>) {
+async fn accept(
+    listener: tokio::net::TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    service: S3Service,
+    shared: Arc<Shared>,
+) {
     while let Ok((stream, _)) = listener.accept().await {
         // Without this an answer may wait 40 ms for the acknowledgement of its head.
         stream.set_nodelay(true).ok();
-        let (service, shared) = (service.clone(), shared.clone());
+        let (acceptor, service, shared) = (acceptor.clone(), service.clone(), shared.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request| serve(request, service.clone(), shared.clone()));
-            // An error means that the client has gone.
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+            let http = hyper::server::conn::http1::Builder::new();
+            // An error means that the client has gone, or does not trust us.
+            match acceptor {
+                None => http.serve_connection(TokioIo::new(stream), service).await.ok(),
+                Some(acceptor) => match acceptor.accept(stream).await {
+                    Ok(stream) => http.serve_connection(TokioIo::new(stream), service).await.ok(),
+                    Err(_) => None,
+                },
+            };
         });
     }
 }

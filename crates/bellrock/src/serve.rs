@@ -204,6 +204,14 @@ impl Node {
             None => Location::Own(data.folder("bucket")?),
         };
         let bucket = Bucket::open(location, clock.clone(), &registry).await?;
+        if bucket.is_remote() {
+            tracing::info!(
+                bucket = bucket.place(),
+                id = "bucket-durability",
+                "whether answered writes survive a power cut is the object store's to see to; Garage needs metadata_fsync \
+                 and data_fsync = true"
+            );
+        }
         process_metrics::register_data(&registry, data.path());
 
         let surroundings = together::Surroundings {

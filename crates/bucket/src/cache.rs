@@ -479,14 +479,15 @@ mod tests {
         cache.inner.state.lock().disk.get(&Span { key: key(0), start: 0, end: 1000 });
         cache.keep(&key(8), &(0..1000), &bytes("x", 1000));
         cache.written().await;
-        let state = cache.inner.state.lock();
-        assert!(state.memory.bytes <= 8_000 && state.disk.bytes <= 8 * PAGE_BYTES);
-        let is_kept = |number| {
-            let span = Span { key: key(number), start: 0, end: 1000 };
-            (state.memory.entries.contains_key(&span), cache.inner.path(&span).exists())
-        };
-        assert_eq!([0, 1, 2, 8].map(is_kept), [(true, true), (false, false), (true, true), (true, true)]);
-        drop(state);
+        {
+            let state = cache.inner.state.lock();
+            assert!(state.memory.bytes <= 8_000 && state.disk.bytes <= 8 * PAGE_BYTES);
+            let is_kept = |number| {
+                let span = Span { key: key(number), start: 0, end: 1000 };
+                (state.memory.entries.contains_key(&span), cache.inner.path(&span).exists())
+            };
+            assert_eq!([0, 1, 2, 8].map(is_kept), [(true, true), (false, false), (true, true), (true, true)]);
+        }
         // Too large for either.
         cache.keep(&key(9), &(0..5000), &bytes("x", 5000));
         cache.written().await;

@@ -14,7 +14,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use runtime::Random;
 
-use crate::error::{BucketError, ErrorKind, Operation};
+use crate::error::{BucketError, ErrorKind, Operation, chain};
 use crate::store::Bucket;
 
 /// No request of a check takes longer on a store that could be used.
@@ -347,7 +347,7 @@ impl Check<'_> {
         work: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, String> {
         let done = self.bucket.in_time_limit(REQUEST_TIMEOUT, work).await?;
-        done.map_err(|error| BucketError::sort(operation, name, error).to_string())
+        done.map_err(|error| chain(&BucketError::sort(operation, name, error)))
     }
 
     async fn put(&self, name: &str, bytes: &Bytes) -> Result<(), String> {

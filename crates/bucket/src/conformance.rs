@@ -32,6 +32,7 @@ async fn s3(server: &S3Server, prefix: &str) -> Bucket {
             secret("AWS_ACCESS_KEY_ID", s3_server::ACCESS_KEY_ID),
             secret("AWS_SECRET_ACCESS_KEY", s3_server::SECRET_ACCESS_KEY),
         ],
+        ca_pem: server.certificate_pem().map(|pem| pem.as_bytes().to_vec()),
         ..Remote::new(Protocol::S3, s3_server::BUCKET, prefix)
     };
     Bucket::open(Location::Remote(remote), SystemClock::shared(), &Registry::new()).await.unwrap()
@@ -183,6 +184,19 @@ async fn a_check_says_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_certificate_of_its_own_is_trusted_when_it_is_named() {
+    let server = S3Server::start_tls().unwrap();
+    conformance(&s3(&server, "").await.with_patience(Duration::ZERO)).await;
+    let stranger = Remote { endpoint: Some(server.endpoint()), ..Remote::new(Protocol::S3, s3_server::BUCKET, "") };
+    let secret = |name: &str| (name.to_owned(), runtime::Secret::new("x"));
+    let stranger =
+        Remote { credentials: vec![secret("AWS_ACCESS_KEY_ID"), secret("AWS_SECRET_ACCESS_KEY")], ..stranger };
+    let stranger = Bucket::open(Location::Remote(stranger), SystemClock::shared(), &Registry::new()).await.unwrap();
+    let refused = stranger.with_patience(Duration::ZERO).cluster().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_prefix_comes_before_every_key_and_parts_buckets() {
     let server = S3Server::start().unwrap();
     conformance(&s3(&server, "one/cell").await.with_patience(Duration::ZERO)).await;
@@ -207,7 +221,7 @@ async fn ranges_that_are_at_hand_are_not_fetched() {
     assert_eq!(bucket.get_ranges(&segment(1, 1), &[4..6, 7..8, 1..3]).await.unwrap(), ["45", "7", "12"]);
     assert_eq!(server.count(Asked::Get), gets + 1);
     bucket.forget_copies(&segment(1, 1));
-    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..3]).await.unwrap(), ["12"]);
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..3, 7..8]).await.unwrap(), ["12", "7"]);
     assert_eq!(server.count(Asked::Get), gets + 2);
 }
 
@@ -229,7 +243,7 @@ async fn a_store_that_fails_for_a_moment_is_asked_again() {
     fail_twice(Asked::Get);
     assert_eq!(bucket.get(&segment(1, 1)).await.unwrap(), "text");
     fail_twice(Asked::Get);
-    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..2]).await.unwrap(), ["e"]);
+    assert_eq!(bucket.get_ranges(&segment(1, 1), &[1..2, 0..1]).await.unwrap(), ["e", "t"]);
     fail_twice(Asked::List);
     assert_eq!(bucket.list(Folder::Segments).await.unwrap().len(), 1);
     fail_twice(Asked::Delete);

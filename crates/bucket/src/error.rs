@@ -232,6 +232,21 @@ impl BucketError {
     }
 }
 
+/// An error with what it stems from, each part once: `object_store` repeats some of its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// Whether the text is that of a status 4xx that stays: `object_store` shows the status in no other way.
 fn is_refused(text: &str) -> bool {
     let Some((_, status)) = text.split_once("non-2xx status code: ") else { return false };

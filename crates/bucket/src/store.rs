@@ -13,7 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use runtime::{Clock, Random, Registry};
 
 use crate::cache::RangeCache;
-use crate::error::{BucketError, Operation};
+use crate::error::{BucketError, Operation, chain};
 use crate::faults::{Effect, Faults};
 use crate::folders::{Folder, parent};
 use crate::local::LocalFolders;
@@ -336,6 +336,7 @@ impl Bucket {
             return self.measured(operation, key, attempt(), bytes).await;
         };
         let mut delays = Delays::new(&*self.clock, random, *patience);
+        let mut is_told = false;
         loop {
             let limited = async {
                 let done = runtime::timeout(&*self.clock, limit, attempt()).await;
@@ -348,7 +349,10 @@ impl Bucket {
                         return Err(error);
                     }
                     self.metrics.retries.with([operation.name()]).inc();
-                    tracing::warn!(%error, "object store asked again");
+                    // Once: an outage has many operations, and each many attempts.
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(error = chain(&error), "object store is asked again until it answers");
+                    }
                 }
                 done => return done,
             }

@@ -18,6 +18,7 @@ const OF_REMOTE: [&str; 5] =
 
 /// The bucket's place; `None`: a folder of the data's.
 pub fn read(reader: &mut Reader<'_>, variables: &[(String, Secret)]) -> Option<Location> {
+    let faults_before = reader.faults.len();
     let location = reader.one("bucket", |text| optional(text, Location::parse));
     let endpoint = reader.one("bucket.endpoint", |text| optional(text, endpoint));
     let region = reader.one("bucket.region", |text| optional(text, |text| Ok(text.to_owned())));
@@ -27,8 +28,9 @@ pub fn read(reader: &mut Reader<'_>, variables: &[(String, Secret)]) -> Option<L
     let credentials_file = reader.one("bucket.credentials-file", |text| optional(text, values::path));
     let ca_file = reader.one("bucket.ca-file", |text| optional(text, values::path));
     let Some(Location::Remote(remote)) = location else {
-        for key in OF_REMOTE {
-            if let Some(given) = reader.general.get(key) {
+        // A bad text among them is told first: it may be the URL itself.
+        if reader.faults.len() == faults_before {
+            for given in OF_REMOTE.iter().filter_map(|key| reader.general.get(key)) {
                 let fault = format!("{} is of no use without a --bucket of s3://, gs:// or az://", given.named);
                 reader.faults.push(Fault(fault));
             }
