@@ -135,12 +135,14 @@ pub fn granted(index: &Index, node: NodeId) -> impl Iterator<Item = (WriterId, L
         .map(move |(id, writer)| (id, Lease { incarnation, number: writer.lease }))
 }
 
-/// The live writers of `node` that another process registered, which is dead: a Register may commit after its process has
-/// ended. Nobody else would fence them, because the node renews its session.
-pub fn strays(index: &Index, node: NodeId, is_ours: impl Fn(u64) -> bool) -> impl Iterator<Item = WriterId> {
-    let strays = index
-        .writers()
-        .filter(move |(_, writer)| writer.stage == Stage::Live && writer.node == node && !is_ours(writer.nonce));
+/// The live writers of `node` that are not this process's writer, nor the one that it is registering.
+///
+/// Nobody else would fence them, because the node renews its session. They come from Registers that commit late: after their
+/// process has ended, or a second time when their first writer is closed and forgotten.
+pub fn strays(index: &Index, node: NodeId, is_ours: impl Fn(WriterId, u64) -> bool) -> impl Iterator<Item = WriterId> {
+    let strays = index.writers().filter(move |(id, writer)| {
+        writer.stage == Stage::Live && writer.node == node && !is_ours(*id, writer.nonce)
+    });
     strays.map(|(id, _)| id)
 }
 

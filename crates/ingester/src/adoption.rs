@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 use crate::adopt::{self, Adopt, AdoptRules, End, Input, Output};
 use crate::error::IngesterError;
 use crate::heads::WriterHeads;
-use crate::ingester::Shared;
+use crate::ingester::{Registration, Shared};
 use crate::pack::pack;
 use crate::writer::{chain, propose, refused};
 
@@ -37,7 +37,7 @@ const OTHER_ATTEMPTS_MAX: u32 = 3;
 /// load it.
 pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
     let (group, node) = (&shared.parts.group, shared.parts.node);
-    let left: Vec<_> = group.read(|index| adopt::strays(index, node, |_| false).collect());
+    let left: Vec<_> = group.read(|index| adopt::strays(index, node, |_, _| false).collect());
     for id in left {
         fence(shared, id).await?;
         grant(shared, id, node).await?;
@@ -144,7 +144,7 @@ impl Adoptions {
             self.step(id, Input::Tick);
         }
         let node = self.shared.parts.node;
-        let own = *self.shared.writer.lock();
+        let Registration { writer: own, under_way } = *self.shared.registration.lock();
         let (granted, foreign, strays, is_fenced) = self.shared.parts.group.read(|index| {
             let granted: Vec<_> = adopt::granted(index, node)
                 .map(|(id, lease)| (id, lease, index.writer(id).map_or(0, |writer| writer.cut)))
@@ -154,7 +154,7 @@ impl Adoptions {
                 None => true,
             };
             let foreign: Vec<_> = self.shared.heads.writers().into_iter().filter(is_foreign).collect();
-            let is_ours = |nonce| self.shared.nonces.lock().contains(&nonce);
+            let is_ours = |id, nonce| own == Some(id) || under_way == Some(nonce);
             let strays: Vec<_> = adopt::strays(index, node, is_ours).collect();
             let is_live = |id| index.writer(id).is_some_and(|writer| writer.stage == WriterStage::Live);
             (granted, foreign, strays, own.is_some_and(|own| !is_live(own)))
