@@ -67,7 +67,7 @@ fn run(name: &str, series: u32, steps: u32, level: i32) -> Result<(), Box<dyn Er
         "B/series",
     );
 
-    let object = Bytes::from(object);
+    let object = Bytes::from(object.concat());
     let (index, ns) = timed(|| read(&object, Open::new(object.len() as u64)));
     let index = Arc::new(index?);
     print("block: open", ns / 1e3, "µs");

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use model::TimestampMs;
 use tests::disk::Disk;
+use tests::fsync::FailingFsync;
 use tests::promqltest::Data;
 use tests::{Client, Node, Series, labels, wait_for};
 
@@ -100,5 +101,51 @@ fn a_read_only_disk_refuses_writes_and_answers_queries() {
     node.start_again().unwrap();
     assert!(count(node.client()) >= refused as usize);
     assert_eq!(push(node.client(), refused).0 / 100, 2);
+    node.kill().unwrap();
+}
+
+#[test]
+fn a_segment_whose_fsync_fails_is_not_acked_and_its_key_is_not_used_again() {
+    let Some(fsync) = FailingFsync::new() else { return };
+    let mut node = Node::start(&fsync.settings(settings())).unwrap();
+    let client = node.client().clone();
+    (0..10).for_each(|i| assert_eq!(push(&client, i).0 / 100, 2));
+    fsync.fail("/segments/").unwrap();
+    // Waits until the request's deadline: 503, and the same bytes are tried again under another key meanwhile.
+    let (status, text, retry_after) = push(&client, 10);
+    assert_eq!(status, 503, "{text}");
+    assert!(retry_after.is_some());
+    let ready = client.get("/-/ready", &[]).unwrap();
+    assert!(ready.status == 503 && ready.text().contains("os error 5"), "{}", ready.text());
+    assert_eq!(count(&client), 10, "what is not durable is not visible");
+    fsync.work().unwrap();
+    wait_for("writes are taken again", || (push(&client, 11).0 / 100 == 2).then_some(()));
+    let output = node.process().output();
+    assert!(output.contains("segment not stored, trying again") && output.contains("os error 5"), "{output}");
+    node.kill().unwrap();
+    node.start_again().unwrap();
+    // The refused one may have been stored by a later attempt; the others are there.
+    assert_eq!(count(node.client()), 12);
+    node.kill().unwrap();
+}
+
+#[test]
+fn an_index_log_whose_fsync_fails_ends_the_process_and_nothing_acked_is_lost() {
+    let Some(fsync) = FailingFsync::new() else { return };
+    let mut node = Node::start(&fsync.settings(settings())).unwrap();
+    let client = node.client().clone();
+    (0..10).for_each(|i| assert_eq!(push(&client, i).0 / 100, 2));
+    fsync.fail("/index/").unwrap();
+    let series = [Series::floats(&labels("m", &[]), &[(T + 10_000, 10.0)])];
+    let answer = client.push(&series);
+    assert!(answer.as_ref().map_or(true, |answer| answer.status / 100 != 2), "acked without the index: {answer:?}");
+    let status = node.process().wait().unwrap();
+    assert!(!status.success(), "{status}");
+    let output = node.process().output();
+    assert!(output.contains("index-log-failed"), "{output}");
+    fsync.work().unwrap();
+    node.start_again().unwrap();
+    assert!(count(node.client()) >= 10);
+    assert_eq!(push(node.client(), 11).0 / 100, 2);
     node.kill().unwrap();
 }

@@ -17,6 +17,7 @@ pub mod answer;
 pub mod client;
 pub mod compare;
 pub mod disk;
+pub mod fsync;
 pub mod load;
 pub mod node;
 pub mod process;

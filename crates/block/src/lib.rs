@@ -26,6 +26,7 @@ mod fetch;
 mod footer;
 mod index;
 mod metadata;
+mod pieces;
 mod request;
 mod select;
 mod series_page;

@@ -32,7 +32,8 @@ impl Model {
                 writer.put_metadata(tenant, metric, metadata);
             }
         }
-        let (object, stats) = writer.finish().unwrap();
+        let (pieces, stats) = writer.finish().unwrap();
+        let object = pieces.concat();
         assert_eq!(stats.bytes, object.len() as u64);
         (object.into(), stats)
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use chunk::{FrameError, FrameWriter, PAGE_SERIES_MAX, PageError, PageWriter, SERIES_SAMPLES_MAX};
 use model::{Counts, Labels, Metadata, Revision, Samples, TenantId, TimeRange};
 use postings::{PostingsBuilder, PostingsError};
@@ -13,6 +14,7 @@ use crate::directory::{Directory, PageEntry, TenantEntry};
 use crate::error::BlockError;
 use crate::footer::{Footer, HEAD_BYTES, MAGIC, Sections, VERSION};
 use crate::metadata;
+use crate::pieces::Pieces;
 use crate::series_page::{Extent, SeriesPageBuilder};
 
 /// The level of a cut, which must keep up with what comes in.
@@ -61,8 +63,8 @@ pub struct BlockStats {
 /// Writes a block from series that come in order; see the module.
 pub struct BlockWriter {
     header: Header,
-    object: Vec<u8>,
-    series_pages: Vec<u8>,
+    object: Pieces,
+    series_pages: Pieces,
     directory: Directory,
     chunk_page: PageWriter,
     series_page: SeriesPageBuilder,
@@ -83,14 +85,14 @@ pub struct BlockWriter {
 impl BlockWriter {
     /// A writer that compresses as a cut does: fast.
     pub fn new(header: Header) -> BlockWriter {
-        let mut object = Vec::with_capacity(1 << 20);
-        object.extend_from_slice(&MAGIC);
-        object.extend_from_slice(&VERSION.to_le_bytes());
-        object.extend_from_slice(&[0; 4]);
+        let mut object = Pieces::default();
+        object.end().extend_from_slice(&MAGIC);
+        object.end().extend_from_slice(&VERSION.to_le_bytes());
+        object.end().extend_from_slice(&[0; 4]);
         BlockWriter {
             header,
             object,
-            series_pages: Vec::new(),
+            series_pages: Pieces::default(),
             directory: Directory::default(),
             chunk_page: PageWriter::new(CUT_LEVEL),
             series_page: SeriesPageBuilder::default(),
@@ -183,14 +185,14 @@ impl BlockWriter {
 
     fn end_page(&mut self) -> Result<(), BlockError> {
         let Some(range) = self.page_range.take() else { return Ok(()) };
-        let chunk_start = self.object.len() as u64;
-        self.chunk_page.finish(&mut self.object).map_err(page_error)?;
-        let series_start = self.series_pages.len() as u64;
+        let chunk_start = self.object.len();
+        self.chunk_page.finish(self.object.end()).map_err(page_error)?;
+        let series_start = self.series_pages.len();
         let body = self.series_page.finish();
-        self.frames.put(&mut self.series_pages, &body, SERIES_PAGE_BYTES_MAX).map_err(frame_error("series page"))?;
+        self.frames.put(self.series_pages.end(), &body, SERIES_PAGE_BYTES_MAX).map_err(frame_error("series page"))?;
         self.directory.pages.push(PageEntry {
-            chunk: chunk_start..self.object.len() as u64,
-            series: series_start..self.series_pages.len() as u64,
+            chunk: chunk_start..self.object.len(),
+            series: series_start..self.series_pages.len(),
             rows: self.page_start..self.rows,
             range,
         });
@@ -220,24 +222,26 @@ impl BlockWriter {
         self.rows == 0
     }
 
-    /// Ends the block and returns the object's bytes.
-    pub fn finish(mut self) -> Result<(Vec<u8>, BlockStats), BlockError> {
+    /// Ends the block and returns the object's bytes, in pieces of about 1 MiB.
+    pub fn finish(mut self) -> Result<(Vec<Bytes>, BlockStats), BlockError> {
         self.end_page()?;
         self.end_tenant();
         let mut out = std::mem::take(&mut self.object);
-        let chunk_pages = HEAD_BYTES..out.len() as u64;
-        out.extend_from_slice(&std::mem::take(&mut self.series_pages));
-        let series_pages = chunk_pages.end..out.len() as u64;
+        let chunk_pages = HEAD_BYTES..out.len();
+        for piece in std::mem::take(&mut self.series_pages).into_vec() {
+            out.push(piece);
+        }
+        let series_pages = chunk_pages.end..out.len();
         let encoded = self.postings.finish().map_err(postings_error)?;
-        out.extend_from_slice(&encoded.postings);
-        let postings = series_pages.end..out.len() as u64;
+        out.push(encoded.postings.into());
+        let postings = series_pages.end..out.len();
         put_metadata(self.metadata, &mut self.directory, &mut self.frames, &mut out)?;
-        let metadata = postings.end..out.len() as u64;
-        self.frames.put(&mut out, &encoded.terms, TERMS_BYTES_MAX).map_err(frame_error("terms"))?;
-        let terms = metadata.end..out.len() as u64;
+        let metadata = postings.end..out.len();
+        self.frames.put(out.end(), &encoded.terms, TERMS_BYTES_MAX).map_err(frame_error("terms"))?;
+        let terms = metadata.end..out.len();
         let directory = self.directory.encode();
-        self.frames.put(&mut out, &directory, DIRECTORY_BYTES_MAX).map_err(frame_error("directory"))?;
-        let directory = terms.end..out.len() as u64;
+        self.frames.put(out.end(), &directory, DIRECTORY_BYTES_MAX).map_err(frame_error("directory"))?;
+        let directory = terms.end..out.len();
         let footer = Footer {
             cluster: self.header.cluster,
             built_at: self.header.built_at,
@@ -247,15 +251,15 @@ impl BlockWriter {
             samples: self.samples,
             sections: Sections { chunk_pages, series_pages, postings, metadata, terms, directory },
         };
-        footer.put(&mut out);
+        footer.put(out.end());
         let stats = BlockStats {
             series: self.series,
             samples: self.samples,
             time_range: self.time_range,
-            bytes: out.len() as u64,
+            bytes: out.len(),
             footer,
         };
-        Ok((out, stats))
+        Ok((out.into_vec(), stats))
     }
 }
 
@@ -264,7 +268,7 @@ fn put_metadata(
     metadata: BTreeMap<TenantId, BTreeMap<String, Metadata>>,
     directory: &mut Directory,
     frames: &mut FrameWriter,
-    out: &mut Vec<u8>,
+    out: &mut Pieces,
 ) -> Result<(), BlockError> {
     for (tenant, metrics) in metadata {
         let i = match directory.tenants.binary_search_by(|entry| entry.tenant.cmp(&tenant)) {
@@ -275,9 +279,9 @@ fn put_metadata(
                 i
             }
         };
-        let start = out.len() as u64;
-        frames.put(out, &metadata::encode(&metrics), METADATA_BYTES_MAX).map_err(frame_error("metadata"))?;
-        directory.tenants[i].metadata = start..out.len() as u64;
+        let start = out.len();
+        frames.put(out.end(), &metadata::encode(&metrics), METADATA_BYTES_MAX).map_err(frame_error("metadata"))?;
+        directory.tenants[i].metadata = start..out.len();
     }
     Ok(())
 }

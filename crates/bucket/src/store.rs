@@ -72,12 +72,17 @@ impl Bucket {
     /// Keys are write-once: the same bytes again are harmless, others never go under the same key. After an
     /// error the object may be there or not, now or later: see [`BucketError`].
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), BucketError> {
-        let sent = bytes.len() as u64;
+        self.put_pieces(key, vec![bytes]).await
+    }
+
+    /// The same for an object whose bytes lie in several pieces: a large one is not copied into one.
+    pub async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>) -> Result<(), BucketError> {
+        let sent = pieces.iter().map(|piece| piece.len() as u64).sum();
         let put = async {
             let path = key.to_string();
             let folder = self.folders.ensure(parent(&path)).await;
             folder.map_err(|source| BucketError::sort(Operation::Put, &path, source))?;
-            let put = self.store.put(&path.as_str().into(), bytes.into()).await;
+            let put = self.store.put(&path.as_str().into(), pieces.into_iter().collect()).await;
             put.map(|_| ()).map_err(|source| BucketError::sort(Operation::Put, &path, source))
         };
         self.measured(Operation::Put, key, put, |()| sent).await

@@ -1,1 +1,47 @@
 //! Finds the other nodes and carries messages to them.
+//!
+//! A node listens on its peer port ([`serve`]) and calls the others through [`Peers`]: TLS 1.3 always, both sides prove
+//! that they belong together ([`Security`]) and say who they are ([`Hello`]) before anything else is read; then
+//! HTTP/2, so that a large answer does not hold up a heartbeat. What the messages mean is the [`Host`]'s business:
+//! this crate bounds, authenticates and carries them.
+//!
+//! docs/formats/peer.md has the bytes.
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests set the scene with sockets and files of their own")
+)]
+
+mod connect;
+mod error;
+mod hello;
+mod message;
+mod metrics;
+mod peers;
+mod security;
+mod serve;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use error::{CallError, Refusal, RefusalKind};
+pub use hello::{Hello, PROTOCOL_VERSION};
+pub use message::{Message, split_posts};
+pub use peers::{Peers, PeersParts, Reached};
+pub use security::{Secret, Security, SecurityError};
+pub use serve::serve;
+pub use settings::Settings;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+/// What this crate needs of the process that it carries messages for.
+pub trait Host: Send + Sync + 'static {
+    /// What this node says of itself, now.
+    fn hello(&self) -> Hello;
+
+    /// Whether to have anything to do with a node that says this of itself; `Err` in words for both sides.
+    fn judge(&self, other: &Hello) -> Result<(), String>;
+
+    /// Answers a message. The body is at most [`Message::request_bytes_max`] long.
+    fn answer(&self, from: Hello, message: Message, body: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>>;
+}

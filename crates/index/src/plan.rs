@@ -5,7 +5,7 @@ use model::{NodeId, Revision, SegmentNumber, TimeRange, WriterId};
 use crate::block::BlockMeta;
 use crate::delete::Delete;
 use crate::entry::SegmentMeta;
-use crate::state::{Index, Quarantined, Stage};
+use crate::state::{Index, Quarantined, Stage, Writer};
 
 /// A writer with segments that no block holds: a head has them, or they are read from the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct PlannedWriter {
     pub cut: SegmentNumber,
     /// The answer ends with this segment.
     pub added: SegmentNumber,
+    /// The last one that is not quarantined, which are none or the last ones; the cut if all are.
+    pub readable: SegmentNumber,
 }
 
 /// The data at one revision, as far as a time range is concerned.
@@ -55,6 +57,7 @@ impl Index {
                     stage: writer.stage,
                     cut: writer.cut,
                     added: writer.added,
+                    readable: self.readable(id, writer),
                 })
                 .collect(),
             quarantined: self
@@ -70,11 +73,19 @@ impl Index {
         }
     }
 
+    fn readable(&self, id: WriterId, writer: &Writer) -> SegmentNumber {
+        (writer.cut + 1..=writer.added).rev().find(|n| !self.is_quarantined(id, *n)).unwrap_or(writer.cut)
+    }
+
     /// The segments of a planned writer, to read them from the bucket; quarantined ones are left out.
     ///
-    /// `None`: it was cut or closed since the plan was made, so plan again.
+    /// `None`: it was cut, closed or quarantined since the plan was made, so plan again: the plan does not know what
+    /// the answer lacks.
     pub fn planned_segments(&self, planned: &PlannedWriter) -> Option<Vec<(SegmentNumber, SegmentMeta)>> {
         let writer = self.writer(planned.id).filter(|writer| writer.cut == planned.cut)?;
+        if (planned.cut + 1..=planned.readable).any(|n| self.is_quarantined(planned.id, n)) {
+            return None;
+        }
         let planned_ones = writer.segments().take_while(|(n, _)| *n <= planned.added);
         let readable = planned_ones.filter(|(n, _)| !self.is_quarantined(planned.id, *n));
         Some(readable.map(|(n, segment)| (n, *segment)).collect())

@@ -274,7 +274,7 @@ impl Adoptions {
             Some(Output::Pack { attempt }) => self.pack(id, attempt),
             Some(Output::Cut { from, upto }) => self.cut(id, from, upto),
             Some(Output::Close) => {
-                running.heads.set_applied_all();
+                running.heads.set_whole();
                 let lease = running.machine.lease();
                 self.propose(id, Command::Close { writer: id, lease });
             }
@@ -336,8 +336,8 @@ impl Adoptions {
     fn pack(&mut self, id: WriterId, attempt: u64) {
         let Some(running) = self.running.get_mut(&id) else { return };
         let head = running.frozen.get_or_insert_with(|| running.heads.freeze_all()).clone();
-        // Queries that wait for quarantined segments are not kept waiting: their plan names what is missing.
-        running.heads.set_applied_all();
+        // Queries that wait for segments that are quarantined since plan again, and then know what is missing.
+        running.heads.set_whole();
         let lease = running.machine.lease();
         let block = BlockId { right: Right::Adopter(id, lease), attempt };
         let (cluster, built_at) = self.shared.parts.group.read(|index| (index.cluster(), index.revision()));
@@ -345,7 +345,7 @@ impl Adoptions {
         running.task = Some(runtime::spawn(async move {
             let packed = runtime::blocking(move || pack(&head, cluster, block, built_at)).await;
             let what = match packed {
-                Ok((object, meta)) => match bucket.put(&block.key(), object).await {
+                Ok((object, meta)) => match bucket.put_pieces(&block.key(), object).await {
                     Ok(()) => What::Stored(meta),
                     Err(e) => What::NotStored { why: chain(&e) },
                 },

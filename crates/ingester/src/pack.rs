@@ -1,4 +1,4 @@
-//! Pack: a frozen head becomes the bytes of a block.
+//! Pack: a frozen head becomes the bytes of a block, in pieces.
 
 use block::{BlockError, BlockWriter, Header};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ pub(crate) fn pack(
     cluster: u128,
     id: BlockId,
     built_at: Revision,
-) -> Result<(Bytes, BlockMeta), PackError> {
+) -> Result<(Vec<Bytes>, BlockMeta), PackError> {
     let mut writer = BlockWriter::new(Header { cluster, built_at });
     for series in head.sorted_series() {
         let (tenant, labels, samples) = series?;
@@ -34,7 +34,7 @@ pub(crate) fn pack(
         samples: stats.samples,
         built_at,
     };
-    Ok((object.into(), block))
+    Ok((object, block))
 }
 
 /// Why a head can't be packed.

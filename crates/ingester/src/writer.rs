@@ -408,7 +408,7 @@ impl Writer {
         runtime::spawn(async move {
             let packed = runtime::blocking(move || pack(&frozen, cluster, id, built_at)).await;
             let event = match packed {
-                Ok((object, block)) => match bucket.put(&id.key(), object).await {
+                Ok((object, block)) => match bucket.put_pieces(&id.key(), object).await {
                     Ok(()) => Event::BlockStored(block),
                     Err(e) => Event::BlockNotStored { why: chain(&e) },
                 },

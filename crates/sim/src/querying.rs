@@ -251,8 +251,8 @@ impl World {
     /// As `ingester::heads`: exactly the plan's segments, or not at all.
     fn head_answer(&mut self, slot: usize, planned: &PlannedWriter) -> HeadAnswer {
         let Some(head) = self.process(slot).heads.get(&planned.id) else { return HeadAnswer::NotHere };
-        if head.applied < planned.added && !head.is_whole {
-            return HeadAnswer::NotHere;
+        if head.applied < planned.readable {
+            return if head.is_whole { HeadAnswer::PlanAgain } else { HeadAnswer::NotHere };
         }
         let mut segments = Vec::new();
         match &head.frozen {

@@ -1,0 +1,121 @@
+//! What nodes say to one another: the map of the traffic between them. What the bodies hold is the host's.
+
+use model::{Reader, put_varint};
+
+/// A kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Message {
+    /// Messages of consensus, several in one body; the answer is empty.
+    Consensus,
+    /// A node without a cluster, or with another address than before, asks the leader to take it in.
+    Join,
+    /// A node is alive, and says which revision it still uses.
+    Renew,
+    /// What a node knows of the cluster and of itself.
+    Status,
+    /// Samples for the writer of the node.
+    Append,
+    /// Reads the samples of matching series in a head.
+    SelectHead,
+    /// Reads the label sets of matching series in a head.
+    HeadSeries,
+    /// Reads label names in a head.
+    HeadLabelNames,
+    /// Reads a label's values in a head.
+    HeadLabelValues,
+    /// Reads metadata in a head.
+    HeadMetadata,
+}
+
+/// What shares a connection: nothing large may be before a heartbeat in a socket's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// Small and urgent.
+    Control,
+    /// Samples.
+    Bulk,
+}
+
+impl Message {
+    /// Every kind.
+    pub const ALL: [Message; 10] = [
+        Message::Consensus,
+        Message::Join,
+        Message::Renew,
+        Message::Status,
+        Message::Append,
+        Message::SelectHead,
+        Message::HeadSeries,
+        Message::HeadLabelNames,
+        Message::HeadLabelValues,
+        Message::HeadMetadata,
+    ];
+
+    /// Its name in paths, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Message::Consensus => "consensus",
+            Message::Join => "join",
+            Message::Renew => "renew",
+            Message::Status => "status",
+            Message::Append => "append",
+            Message::SelectHead => "select_head",
+            Message::HeadSeries => "head_series",
+            Message::HeadLabelNames => "head_label_names",
+            Message::HeadLabelValues => "head_label_values",
+            Message::HeadMetadata => "head_metadata",
+        }
+    }
+
+    pub(crate) fn of_name(name: &str) -> Option<Message> {
+        Message::ALL.into_iter().find(|message| message.name() == name)
+    }
+
+    /// The longest body.
+    pub fn request_bytes_max(self) -> usize {
+        match self {
+            // A snapshot of the index is one message.
+            Message::Consensus => 160 << 20,
+            Message::Join | Message::Renew | Message::Status => 64 << 10,
+            // A request of an agent is at most 32 MiB by default, decoded; a part of it is no larger.
+            Message::Append => 64 << 20,
+            // Matchers.
+            _ => 4 << 20,
+        }
+    }
+
+    /// The longest answer.
+    pub fn answer_bytes_max(self) -> usize {
+        match self {
+            Message::SelectHead => 256 << 20,
+            Message::HeadSeries | Message::HeadLabelNames | Message::HeadLabelValues | Message::HeadMetadata => {
+                64 << 20
+            }
+            _ => 4 << 20,
+        }
+    }
+
+    pub(crate) fn lane(self) -> Lane {
+        match self {
+            Message::Consensus | Message::Join | Message::Renew | Message::Status => Lane::Control,
+            _ => Lane::Bulk,
+        }
+    }
+}
+
+/// Puts one more post into the body of a [`Message::Consensus`].
+pub(crate) fn put_post(body: &mut Vec<u8>, post: &[u8]) {
+    put_varint(body, post.len() as u64);
+    body.extend_from_slice(post);
+}
+
+/// The posts in the body of a [`Message::Consensus`]; `None` if it is not one.
+pub fn split_posts(body: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut reader = Reader::new(body);
+    let mut posts = Vec::new();
+    while !reader.is_empty() {
+        let count = reader.count(1).ok()?;
+        posts.push(reader.take(count).ok()?.to_vec());
+    }
+    Some(posts)
+}

@@ -1,0 +1,167 @@
+//! The peer port: takes connections of other nodes and hands their messages to the host.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::connect::{EXPORTER_LABEL, STREAM_WINDOW_BYTES, WINDOW_BYTES};
+use crate::error::{Refusal, RefusalKind};
+use crate::hello::{Hello, HelloError, welcome};
+use crate::message::Message;
+use crate::peers::Peers;
+
+struct Server {
+    peers: Peers,
+    /// Bytes of bodies that may still be taken in, in KiB.
+    bodies: Semaphore,
+}
+
+/// Serves the peer port until `until` is done; connections end with it.
+pub async fn serve(peers: &Peers, listeners: Vec<TcpListener>, until: impl Future<Output = ()>) {
+    let settings = &peers.parts().settings;
+    let bodies = Semaphore::new(settings.bodies_bytes_max >> 10);
+    let places = Arc::new(Semaphore::new(settings.connections_max));
+    let server = Arc::new(Server { peers: peers.clone(), bodies });
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let accepting =
+        listeners.into_iter().map(|listener| accept(listener, server.clone(), places.clone(), stopped.clone()));
+    tokio::select! {
+        _ = futures::future::join_all(accepting) => {}
+        () = until => {}
+    }
+    // Every connection's task sees it and ends.
+    drop(stop);
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: Arc<Server>,
+    places: Arc<Semaphore>,
+    stopped: tokio::sync::watch::Receiver<()>,
+) {
+    loop {
+        let tcp = match listener.accept().await {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                // Out of file descriptors, usually: closing connections helps, turning round at once does not.
+                tracing::warn!(%error, "peer port: connection not accepted");
+                server.peers.parts().clock.sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            server.peers.metrics().connections_refused.with(["too_many"]).inc();
+            continue;
+        };
+        let (server, mut stopped) = (server.clone(), stopped.clone());
+        runtime::spawn(async move {
+            server.peers.metrics().connections.inc();
+            tokio::select! {
+                () = server.connection(tcp) => {}
+                _ = stopped.changed() => {}
+            }
+            server.peers.metrics().connections.dec();
+            drop(place);
+        });
+    }
+}
+
+impl Server {
+    async fn connection(self: &Arc<Self>, tcp: TcpStream) {
+        let address = tcp.peer_addr().map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
+        let settings = &self.peers.parts().settings;
+        let greeted = runtime::timeout(&*self.peers.parts().clock, settings.connect_timeout, self.greet(tcp)).await;
+        let (tls, other) = match greeted {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(error)) => {
+                self.peers.metrics().connections_refused.with([error.reason()]).inc();
+                match error {
+                    // Port scanners and health checks connect and say nothing.
+                    HelloError::Io(error) => tracing::debug!(address, %error, "peer port: no hello"),
+                    error => tracing::warn!(address, %error, id = "peer-refused", "a node was refused"),
+                }
+                return;
+            }
+            Err(_) => {
+                self.peers.metrics().connections_refused.with(["timeout"]).inc();
+                return;
+            }
+        };
+        let node = other.node;
+        let service = service_fn(|request: Request<Incoming>| {
+            let (server, other) = (self.clone(), other.clone());
+            async move { Ok::<_, Infallible>(server.answer(other, request).await) }.boxed()
+        });
+        let served = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .max_concurrent_streams(settings.calls_per_connection_max)
+            .keep_alive_interval(settings.ping_interval)
+            .keep_alive_timeout(settings.ping_timeout)
+            .serve_connection(TokioIo::new(tls), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%node, %error, "connection from a node ended");
+        }
+    }
+
+    async fn greet(&self, tcp: TcpStream) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Hello), HelloError> {
+        let mut tls = TlsAcceptor::from(self.peers.parts().security.server.clone()).accept(tcp).await?;
+        let exported =
+            tls.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
+        let own = self.peers.parts().host.hello();
+        let (other, _) = welcome(
+            &mut tls,
+            &own,
+            |other| self.peers.parts().host.judge(other),
+            &self.peers.parts().security,
+            &exported,
+        )
+        .await?;
+        Ok((tls, other))
+    }
+
+    async fn answer(&self, from: Hello, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let answered = match Message::of_name(request.uri().path().trim_start_matches('/')) {
+            None => Err(Refusal::new(RefusalKind::Invalid, "this node does not know the message: is it older?")),
+            Some(message) => self.answer_message(from, message, request.into_body()).await,
+        };
+        let (status, body) = match answered {
+            Ok(body) => (200, body),
+            Err(refusal) => (refusal.kind.status(), Bytes::from(refusal.text)),
+        };
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response
+    }
+
+    async fn answer_message(&self, from: Hello, message: Message, body: Incoming) -> Result<Bytes, Refusal> {
+        use hyper::body::Body;
+        let limit = message.request_bytes_max();
+        // What it says that it is; a body without a length counts as the longest.
+        let expected = body.size_hint().upper().map_or(limit, |upper| usize::try_from(upper).unwrap_or(limit));
+        if expected > limit {
+            let text = format!("{} of {expected} bytes is over the limit of {limit}", message.name());
+            return Err(Refusal::new(RefusalKind::Invalid, text));
+        }
+        let share = expected.div_ceil(1024).clamp(1, self.peers.parts().settings.bodies_bytes_max >> 10);
+        let _room = self.bodies.acquire_many(u32::try_from(share).unwrap_or(u32::MAX)).await;
+        let body = Limited::new(body, limit).collect().await;
+        let body = body.map_err(|error| Refusal::new(RefusalKind::Invalid, format!("body not read: {error}")))?;
+        self.peers.parts().host.answer(from, message, body.to_bytes()).await
+    }
+}
