@@ -308,3 +308,21 @@ impl Heads {
 fn owned<'a>(metadata: impl Iterator<Item = (&'a str, &'a Metadata)>) -> Vec<(String, Metadata)> {
     metadata.map(|(metric, metadata)| (metric.to_owned(), metadata.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_head_that_will_never_have_a_planned_segment_has_the_query_plan_again() {
+        let writer = WriterId(model::Revision { incarnation: 1, position: 1 });
+        let heads = WriterHeads::new(writer, 0);
+        heads.take_in(1, &segment::Columns::new()).unwrap();
+        let plan = |added| HeadPlan { writer, cut: 0, added };
+        // Segment 2 does not decode, and is quarantined after the plan was made.
+        heads.set_whole();
+        let error = heads.read(plan(2), |_| Ok(())).await.unwrap_err();
+        assert!(matches!(error, HeadsError::PlanAgain(_)), "{error}");
+        assert_eq!(heads.read(plan(1), |_| Ok(())).await.unwrap().len(), 1);
+    }
+}

@@ -173,16 +173,15 @@ impl Ledger {
             let excused = self.deletes.iter().any(|delete| {
                 delete.group == sample.group && delete.answered.is_none_or(|answered| sample.first_sent < answered)
             });
-            sample.acked.is_some_and(|acked| acked <= start)
-                && !found[*id as usize]
-                && !excused
+            sample.acked.is_some_and(|acked| acked <= start) && !found[*id as usize] && !excused
         };
         (0..self.samples.len() as SampleId).find(is_missing)
     }
 
     /// Samples in segments that can't be decoded, and in those behind them, which build on them.
     fn behind_poison(&self) -> impl Iterator<Item = SampleId> {
-        let behind = self.poisoned.iter().flat_map(|(writer, n)| self.segments.range((*writer, *n)..=(*writer, u64::MAX)));
+        let behind =
+            self.poisoned.iter().flat_map(|(writer, n)| self.segments.range((*writer, *n)..=(*writer, u64::MAX)));
         behind.flat_map(|(_, segment)| segment.occurrences.iter().map(|at| self.occurrences[*at as usize]))
     }
 

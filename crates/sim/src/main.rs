@@ -30,7 +30,9 @@ fn main() -> ExitCode {
         None => ExitCode::SUCCESS,
         Some((seed, failure)) => {
             let plant = arguments.plant.map_or(String::new(), |plant| format!(" --plant {}", plant.name()));
-            println!("seed {seed} failed {failure}\nreplay: cargo run -p sim --release -- --seed {seed}{plant} --trace");
+            println!(
+                "seed {seed} failed {failure}\nreplay: cargo run -p sim --release -- --seed {seed}{plant} --trace"
+            );
             ExitCode::FAILURE
         }
     }

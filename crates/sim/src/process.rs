@@ -36,11 +36,30 @@ pub(crate) enum Stimulus {
     /// A client's request arrives.
     Request(u64),
     /// To the leader.
-    Renew { slot: usize, node: NodeId, sent: Duration, lowest: Revision, term: u64 },
-    Renewed { sent: Duration },
-    ReadIndex { query: u64, least: usize },
-    AskHead { query: u64, slot: usize, writer: index::PlannedWriter },
-    HeadAnswer { query: u64, writer: WriterId, answer: HeadAnswer },
+    Renew {
+        slot: usize,
+        node: NodeId,
+        sent: Duration,
+        lowest: Revision,
+        term: u64,
+    },
+    Renewed {
+        sent: Duration,
+    },
+    ReadIndex {
+        query: u64,
+        least: usize,
+    },
+    AskHead {
+        query: u64,
+        slot: usize,
+        writer: index::PlannedWriter,
+    },
+    HeadAnswer {
+        query: u64,
+        writer: WriterId,
+        answer: HeadAnswer,
+    },
 }
 
 /// What a request to the store was for.

@@ -102,14 +102,16 @@ impl World {
         if self.chance(rates.put_slow) {
             delay += self.random.below(4 * SECOND);
         }
-        let give_up = now + ATTEMPT_MAX.min(delay.max(ATTEMPT_MAX));
+        let give_up = now + ATTEMPT_MAX;
         let life = self.slots[slot].life;
         let failed = Event::Process { slot, life, what: Stimulus::Store(token, Answer::Failed) };
         if self.slots[slot].is_cut_from_store {
             return self.at(give_up, failed);
         }
+        // An error may come at once or late.
+        let fails_at = now + 100 * MS + self.random.below(ATTEMPT_MAX);
         if self.store.is_out {
-            return self.at(now + delay.min(ATTEMPT_MAX), failed);
+            return self.at(fails_at, failed);
         }
         let (fails, late, twice) = match request {
             Request::Put(..) => (rates.put_fails, rates.put_late, rates.put_twice),
@@ -118,7 +120,7 @@ impl World {
         };
         let lands = |answers| Event::Store { slot, life, token, request: request.clone(), answers };
         if self.chance(fails) {
-            return self.at(now + delay.min(ATTEMPT_MAX), failed);
+            return self.at(fails_at, failed);
         }
         if self.chance(late) {
             let when = now + SECOND + self.random.below(30 * SECOND);

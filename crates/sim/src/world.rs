@@ -420,7 +420,8 @@ impl World {
             (Ok(Applied::Added { writer, n }), _) => self.ledger.added(*writer, *n, at),
             (Ok(Applied::Deleted { at }), Command::Delete(delete)) => {
                 let group = group_of(delete);
-                let unknown = |state: &&mut crate::ledger::DeleteState| state.group == group && state.revision.is_none();
+                let unknown =
+                    |state: &&mut crate::ledger::DeleteState| state.group == group && state.revision.is_none();
                 if let Some(state) = self.ledger.deletes.iter_mut().find(unknown) {
                     state.revision = Some(*at);
                 }
@@ -462,9 +463,8 @@ impl World {
     }
 
     fn has_quorum(&self, leader: usize) -> bool {
-        let hears = |slot: &usize| {
-            self.is_alive(*slot) && self.is_linked(leader, *slot) && self.is_linked(*slot, leader)
-        };
+        let hears =
+            |slot: &usize| self.is_alive(*slot) && self.is_linked(leader, *slot) && self.is_linked(*slot, leader);
         self.is_alive(leader) && (0..self.slots.len()).filter(hears).count() * 2 > self.slots.len()
     }
 

@@ -364,7 +364,10 @@ impl World {
         }
         let samples = occurrences.len() as u64;
         let range = Some(TimeRange { start: 0, end: 1 });
-        (BlockMeta { id, bytes: samples, range, series: 1, samples, built_at }, Rc::new(Block { built_at, occurrences }))
+        (
+            BlockMeta { id, bytes: samples, range, series: 1, samples, built_at },
+            Rc::new(Block { built_at, occurrences }),
+        )
     }
 
     pub(crate) fn own_block_stored(&mut self, slot: usize, writer: WriterId, block: BlockMeta, answer: Answer) {
