@@ -306,7 +306,6 @@ impl Adoptions {
         let loader = Loader { shared: self.shared.clone(), id, heads: running.heads.clone() };
         let (events, lease) = (self.events.clone(), running.machine.lease());
         running.task = Some(runtime::spawn(async move {
-            let report = |what| events.send(Event { writer: id, lease, what }).is_ok();
             let fetches =
                 segments.into_iter().map(|(n, segment)| loader.fetch(n, segment).map(move |read| (n, read)).boxed());
             let mut fetched = futures::stream::iter(fetches).buffered(FETCH_AHEAD);
@@ -314,12 +313,13 @@ impl Adoptions {
                 let taken_in = read.and_then(|columns| {
                     loader.heads.take_in(n, &columns).map(|_| ()).map_err(|e| NotRead::Never(chain(&e)))
                 });
-                let goes_on = match taken_in {
-                    Ok(()) => report(What::Input(Input::Loaded { n })),
-                    Err(NotRead::Now(why)) => report(What::NotLoaded { n, why }) && false,
-                    Err(NotRead::Never(why)) => report(What::Unreadable { n, why }) && false,
+                let is_loaded = taken_in.is_ok();
+                let what = match taken_in {
+                    Ok(()) => What::Input(Input::Loaded { n }),
+                    Err(NotRead::Now(why)) => What::NotLoaded { n, why },
+                    Err(NotRead::Never(why)) => What::Unreadable { n, why },
                 };
-                if !goes_on {
+                if events.send(Event { writer: id, lease, what }).is_err() || !is_loaded {
                     return;
                 }
             }
