@@ -255,7 +255,6 @@ impl World {
             queries_checked: 0,
             settled_since: None,
         };
-        world.note(1, || String::new());
         let text = format!("{:?}", world.rates);
         world.note(1, || text);
         world
@@ -521,11 +520,9 @@ impl World {
             Event::Store { slot, life, token, request, answers } => self.on_store(slot, life, token, request, answers),
             Event::Proposal { tag, entry, is_late } => self.on_proposal(tag, entry, is_late),
             Event::RaftTick => self.on_raft_tick(),
-            Event::Write => {
-                if !self.is_healed || self.now < rates.faults_end + 5 * SECOND {
-                    self.again(rates.write_every, Event::Write);
-                    self.write();
-                }
+            Event::Write if self.now < rates.faults_end + 5 * SECOND => {
+                self.again(rates.write_every, Event::Write);
+                self.write();
             }
             Event::ClientSends { request } => self.client_sends(request),
             Event::ClientAnswered { request } => {
@@ -542,13 +539,11 @@ impl World {
                     self.ask(slot);
                 }
             }
-            Event::AskDelete => {
-                if !self.is_healed {
-                    self.again(rates.delete_every, Event::AskDelete);
-                    let slot = self.any_slot();
-                    if self.is_alive(slot) {
-                        self.ask_delete(slot);
-                    }
+            Event::AskDelete if !self.is_healed => {
+                self.again(rates.delete_every, Event::AskDelete);
+                let slot = self.any_slot();
+                if self.is_alive(slot) {
+                    self.ask_delete(slot);
                 }
             }
             Event::LastCheck => self.last_check(),
