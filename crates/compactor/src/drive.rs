@@ -28,6 +28,9 @@ pub type IndexGroup = Group<Index, Entry, Result<Applied, Refused>>;
 /// What the collector has not looked at yet; beyond this it lists everything anew.
 const INPUTS_MAX: usize = 1000;
 
+/// For how long a look at `cluster.json` allows deletes: the interval at which the process looks at it anyway.
+const CLUSTER_SEEN_MAX: Duration = Duration::from_secs(10);
+
 /// What the compactor is handed.
 #[derive(Clone)]
 pub struct Parts {
@@ -268,6 +271,7 @@ impl Compactor {
     }
 
     async fn delete(&self, keys: Vec<ObjectKey>) -> Result<collect::Input, CompactorError> {
+        let started = self.parts.clock.boottime();
         match self.in_time(self.parts.bucket.check_cluster(&self.parts.cluster)).await {
             Err(error) if error.kind() == crate::ErrorKind::OtherCluster => return Err(error),
             Err(error) => {
@@ -276,12 +280,13 @@ impl Compactor {
             }
             Ok(()) => (),
         }
-        let started = self.parts.clock.boottime();
         let count = keys.len();
         let mut failed = Vec::new();
         for key in keys {
-            // After a failure the rest would mostly wait for the same time-out.
-            if failed.is_empty() {
+            // After a failure the rest would mostly wait for the same time-out. And what was seen in cluster.json does not
+            // hold for ever: a recovery waits for as long as a process may rely on it.
+            let is_sure = self.parts.clock.boottime().saturating_sub(started) < CLUSTER_SEEN_MAX;
+            if failed.is_empty() && is_sure {
                 self.metrics.deletes.inc();
                 let Err(error) = self.in_time(self.parts.bucket.delete(&key)).await else { continue };
                 tracing::warn!(object = %key, %error, "dead object not deleted");

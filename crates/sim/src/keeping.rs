@@ -82,9 +82,13 @@ impl World {
         let applied = self.process(slot).index.revision().position;
         self.step_checkpointer(slot, checkpoint::Input::Tick { applied });
         let lowest_in_use = self.lowest_in_use(slot);
+        let plant = self.plant;
         if let Some(keeper) = &mut self.process(slot).keeper {
             // One tick at a time waits, as the product's loop has it.
             if !keeper.inputs.iter().any(|input| matches!(input, collect::Input::Tick { .. })) {
+                if plant == Some(Plant::CollectUnstored) {
+                    keeper.inputs.push_back(collect::Input::WholeStored);
+                }
                 keeper.inputs.push_back(collect::Input::Tick { lowest_in_use });
             }
         }
@@ -204,14 +208,16 @@ impl World {
     // ---- garbage ---------------------------------------------------------------------------
 
     fn collect(&mut self, slot: usize) {
-        let now = self.clock(slot);
+        let (now, plant) = (self.clock(slot), self.plant);
         loop {
+            let in_memory = (plant == Some(Plant::CollectUnstored)).then(|| self.process(slot).index.clone());
             let Some(keeper) = &mut self.process(slot).keeper else { return };
             if keeper.is_collecting {
                 return;
             }
             let Some(input) = keeper.inputs.pop_front() else { return };
             let Some(stored) = &keeper.stored else { continue };
+            let stored = in_memory.as_ref().unwrap_or(stored);
             let Some(output) = keeper.collector.step(now, input, stored) else { continue };
             keeper.is_collecting = true;
             match output {

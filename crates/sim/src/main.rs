@@ -13,7 +13,7 @@ const USAGE: &str = "usage: sim --seeds A..B [--plant BUG] | --seed N [--trace] 
   --seeds   runs the seeds A to B - 1 on all cores, up to the first that fails, and prints seeds an hour
   --seed    runs one; --trace prints everything that happens
   --plant   puts a bug in on purpose: ack-before-commit, delete-by-absence, no-fence, cut-retires-too-much,
-            stale-replace, recover-checkpoint-only";
+            stale-replace, recover-checkpoint-only, collect-unstored, no-read-index, skip-missing";
 
 struct Arguments {
     seeds: Range<u64>,

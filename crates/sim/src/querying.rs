@@ -9,6 +9,7 @@ use index::{BlockMeta, Plan, PlannedWriter, Stage};
 use model::{ObjectKey, Revision, SegmentNumber, TimeRange, WriterId};
 
 use crate::ledger::{Deletes, Occurrence, Segment, group_of};
+use crate::plant::Plant;
 use crate::process::{Op, Stimulus};
 use crate::rates::MS;
 use crate::store::{Answer, Object, Request};
@@ -33,8 +34,16 @@ pub(crate) enum HeadAnswer {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
-    AsksIndex { again_at: Duration },
-    Waits { least: usize },
+    AsksIndex {
+        again_at: Duration,
+    },
+    Waits {
+        least: usize,
+    },
+    /// It has a plan, and is busy with something else.
+    Dawdles {
+        until: Duration,
+    },
     Reads,
 }
 
@@ -103,7 +112,9 @@ impl World {
         }
         let Some(leader) = self.log.leader else { return };
         if self.is_linked(slot, leader) && self.is_linked(leader, slot) && !self.chance(self.rates.net_loss) {
-            let (least, life) = (self.log.entries.len(), self.slots[slot].life);
+            let committed = self.log.entries.len();
+            let least = if self.plant == Some(Plant::NoReadIndex) { 0 } else { committed };
+            let life = self.slots[slot].life;
             let at = self.now + MS + self.random.below(2 * self.rates.net_delay);
             self.at(at, Event::Process { slot, life, what: Stimulus::ReadIndex { query: id, least } });
         }
@@ -140,6 +151,7 @@ impl World {
         match query.phase {
             Phase::AsksIndex { again_at } if again_at <= now => self.ask_index(slot, id),
             Phase::Waits { least } if process.applied >= least => self.plan(slot, id),
+            Phase::Dawdles { until } if until <= now => self.read(slot, id),
             Phase::Reads => self.read_heads(slot, id),
             _ => {}
         }
@@ -147,9 +159,25 @@ impl World {
 
     fn plan(&mut self, slot: usize, id: u64) {
         let now = self.clock(slot);
+        let dawdles = if self.chance(self.rates.query_slow) { self.random.below(8_000) } else { 0 };
         let process = self.process(slot);
         let plan = process.index.plan(TimeRange::ALL);
         let Some(query) = process.queries.get_mut(&id) else { return };
+        query.phase = Phase::Dawdles { until: now + Duration::from_millis(dawdles) };
+        query.got.clear();
+        query.plans += 1;
+        let revision = plan.revision;
+        query.plan = Some(plan);
+        self.note(revision.position << 8 | 72, || format!("query {id} of {slot} plans at {revision}"));
+        if dawdles == 0 {
+            self.read(slot, id);
+        }
+    }
+
+    fn read(&mut self, slot: usize, id: u64) {
+        let now = self.clock(slot);
+        let Some(query) = self.process(slot).queries.get_mut(&id) else { return };
+        let Some(plan) = &query.plan else { return };
         query.phase = Phase::Reads;
         query.blocks = plan.blocks.iter().map(|block| block.id).collect();
         let part = |writer: &PlannedWriter| Part {
@@ -159,13 +187,7 @@ impl World {
             segments: None,
         };
         query.parts = plan.writers.iter().map(part).collect();
-        query.got.clear();
-        query.plans += 1;
-        let blocks = plan.blocks.clone();
-        let revision = plan.revision;
-        query.plan = Some(plan);
-        self.note(revision.position << 8 | 72, || format!("query {id} of {slot} plans at {revision}"));
-        for block in blocks {
+        for block in plan.blocks.clone() {
             self.request(slot, Op::QueryBlock { query: id, block }, Request::Get(block.id.key()));
         }
         self.read_heads(slot, id);
@@ -174,13 +196,17 @@ impl World {
 
     /// Never skip what is missing: a newer plan names what took its place.
     fn plan_again(&mut self, slot: usize, id: u64) {
+        let plant = self.plant;
         let Some(query) = self.process(slot).queries.get_mut(&id) else { return };
         if query.plans > 100 {
             return self.fail(format!("query {id} of {slot} plans again and again"));
         }
-        query.plan = None;
         query.blocks.clear();
         query.parts.clear();
+        if plant == Some(Plant::SkipMissing) {
+            return self.finish_query(slot, id);
+        }
+        query.plan = None;
         self.note(73, || format!("query {id} of {slot} plans again"));
         self.ask_index(slot, id);
     }
@@ -383,7 +409,9 @@ impl World {
 
     fn finish_query(&mut self, slot: usize, id: u64) {
         let process = self.process(slot);
-        let is_done = |query: &Query| query.plan.is_some() && query.blocks.is_empty() && query.parts.is_empty();
+        let is_done = |query: &Query| {
+            query.phase == Phase::Reads && query.plan.is_some() && query.blocks.is_empty() && query.parts.is_empty()
+        };
         if !process.queries.get(&id).is_some_and(is_done) {
             return;
         }
