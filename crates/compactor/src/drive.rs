@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bucket::{Bucket, BucketError, Cluster};
@@ -31,6 +32,9 @@ const INPUTS_MAX: usize = 1000;
 
 /// Deletes under way at once: a store that answers in 20 ms loses hundreds of objects a second, as many as a writer makes.
 const DELETES_AT_ONCE: usize = 16;
+
+/// For how long a look at `cluster.json` allows deletes: the interval at which the process looks at it anyway.
+const CLUSTER_SEEN_MAX: Duration = Duration::from_secs(10);
 
 /// What the compactor is handed.
 #[derive(Clone)]
@@ -285,6 +289,7 @@ impl Compactor {
     }
 
     async fn delete(&self, keys: Vec<ObjectKey>) -> Result<collect::Input, CompactorError> {
+        let started = self.parts.clock.boottime();
         match self.in_time(self.parts.bucket.check_cluster(&self.parts.cluster)).await {
             Err(error) if error.kind() == crate::ErrorKind::OtherCluster => return Err(error),
             Err(error) => {
@@ -293,19 +298,34 @@ impl Compactor {
             }
             Ok(()) => (),
         }
-        let started = self.parts.clock.boottime();
         let count = keys.len();
         let mut failed = Vec::new();
+        // After a failure the rest would mostly wait for the same time-out. And what was seen in cluster.json does not
+        // hold for ever: a recovery waits for as long as a process may rely on it.
+        let has_failed = &AtomicBool::new(false);
+        let is_sure = &|| {
+            let elapsed = self.parts.clock.boottime().saturating_sub(started);
+            elapsed < CLUSTER_SEEN_MAX && !has_failed.load(Ordering::Relaxed)
+        };
         let deletes = futures::stream::iter(keys.into_iter().map(|key| async move {
+            if !is_sure() {
+                return (key, None);
+            }
             self.metrics.deletes.inc();
-            (key, self.in_time(self.parts.bucket.delete(&key)).await)
+            let deleted = self.in_time(self.parts.bucket.delete(&key)).await;
+            has_failed.fetch_or(deleted.is_err(), Ordering::Relaxed);
+            (key, Some(deleted))
         }));
         let mut deletes = deletes.buffer_unordered(DELETES_AT_ONCE);
         while let Some((key, deleted)) = deletes.next().await {
-            if let Err(error) = deleted {
-                tracing::warn!(object = %key, %error, "dead object not deleted");
-                self.metrics.deletes_failed.inc();
-                failed.push(key);
+            match deleted {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(object = %key, %error, "dead object not deleted");
+                    self.metrics.deletes_failed.inc();
+                    failed.push(key);
+                }
+                None => failed.push(key),
             }
         }
         drop(deletes);

@@ -301,6 +301,9 @@ impl Index {
     }
 
     fn delete(&mut self, delete: &Delete) -> Result<Applied, Refused> {
+        if let Some((at, _)) = self.deletes.iter().find(|(_, known)| known.nonce == delete.nonce) {
+            return Err(Refused::AlreadyDeleted { at: *at });
+        }
         self.deletes.insert(self.revision, delete.clone());
         Ok(Applied::Deleted { at: self.revision })
     }

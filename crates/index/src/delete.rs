@@ -19,6 +19,8 @@ pub struct DeleteMatcher {
 /// block if it is later than the one that the block was built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delete {
+    /// Drawn by whoever asks: a proposal that is made again, or arrives twice, must not delete what was written since.
+    pub nonce: u64,
     /// Whose samples.
     pub tenant: TenantId,
     /// All must match.

@@ -148,6 +148,7 @@ fn put_str(out: &mut Vec<u8>, text: &str) {
 }
 
 pub fn put_delete(out: &mut Vec<u8>, delete: &Delete) {
+    out.extend_from_slice(&delete.nonce.to_le_bytes());
     put_str(out, delete.tenant.as_str());
     put_range(out, delete.range);
     put_varint(out, delete.matchers.len() as u64);
@@ -164,6 +165,7 @@ pub fn put_delete(out: &mut Vec<u8>, delete: &Delete) {
 }
 
 pub fn read_delete(reader: &mut Reader<'_>) -> Result<Delete, DecodeError> {
+    let nonce = reader.u64()?;
     let tenant = TenantId::new(reader.str()?).map_err(|_| reader.error("a tenant's name outside the rule"))?;
     let range = read_range(reader)?;
     let mut matchers = Vec::new();
@@ -177,5 +179,5 @@ pub fn read_delete(reader: &mut Reader<'_>) -> Result<Delete, DecodeError> {
         };
         matchers.push(DeleteMatcher { op, name: reader.str()?.to_owned(), value: reader.str()?.to_owned() });
     }
-    Ok(Delete { tenant, matchers, range })
+    Ok(Delete { nonce, tenant, matchers, range })
 }

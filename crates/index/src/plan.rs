@@ -5,7 +5,7 @@ use model::{NodeId, Revision, SegmentNumber, TimeRange, WriterId};
 use crate::block::BlockMeta;
 use crate::delete::Delete;
 use crate::entry::SegmentMeta;
-use crate::state::{Index, Quarantined, Stage};
+use crate::state::{Index, Quarantined, Stage, Writer};
 
 /// A writer with segments that no block holds: a head has them, or they are read from the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub struct PlannedWriter {
     pub cut: SegmentNumber,
     /// The answer ends with this segment.
     pub added: SegmentNumber,
+    /// The last one that is not quarantined; the cut if all are.
+    pub readable: SegmentNumber,
+    /// How many of them are quarantined.
+    pub quarantined: u64,
 }
 
 /// The data at one revision, as far as a time range is concerned.
@@ -48,13 +52,18 @@ impl Index {
             revision: self.revision,
             blocks: self.blocks().filter(|block| overlaps(&block.range)).copied().collect(),
             writers: writers
-                .map(|(id, writer)| PlannedWriter {
-                    id,
-                    node: writer.node,
-                    adopter: writer.adopter,
-                    stage: writer.stage,
-                    cut: writer.cut,
-                    added: writer.added,
+                .map(|(id, writer)| {
+                    let (readable, quarantined) = self.readable(id, writer);
+                    PlannedWriter {
+                        id,
+                        node: writer.node,
+                        adopter: writer.adopter,
+                        stage: writer.stage,
+                        cut: writer.cut,
+                        added: writer.added,
+                        readable,
+                        quarantined,
+                    }
                 })
                 .collect(),
             quarantined: self
@@ -70,13 +79,26 @@ impl Index {
         }
     }
 
+    /// The last segment of a writer that is not quarantined, and how many are.
+    fn readable(&self, id: WriterId, writer: &Writer) -> (SegmentNumber, u64) {
+        if self.quarantined.range((id, 0)..=(id, SegmentNumber::MAX)).next().is_none() {
+            return (writer.added, 0);
+        }
+        let readable = (writer.cut + 1..=writer.added).filter(|n| !self.is_quarantined(id, *n));
+        let (last, count) = readable.fold((writer.cut, 0), |(_, count), n| (n, count + 1));
+        (last, writer.added - writer.cut - count)
+    }
+
     /// The segments of a planned writer, to read them from the bucket; quarantined ones are left out.
     ///
-    /// `None`: it was cut or closed since the plan was made, so plan again.
+    /// `None`: it was cut, closed or quarantined since the plan was made, so plan again: the plan does not know what
+    /// the answer lacks.
     pub fn planned_segments(&self, planned: &PlannedWriter) -> Option<Vec<(SegmentNumber, SegmentMeta)>> {
         let writer = self.writer(planned.id).filter(|writer| writer.cut == planned.cut)?;
         let planned_ones = writer.segments().take_while(|(n, _)| *n <= planned.added);
         let readable = planned_ones.filter(|(n, _)| !self.is_quarantined(planned.id, *n));
-        Some(readable.map(|(n, segment)| (n, *segment)).collect())
+        let readable: Vec<_> = readable.map(|(n, segment)| (n, *segment)).collect();
+        let planned_count = planned.added - planned.cut - planned.quarantined;
+        (readable.len() as u64 == planned_count).then_some(readable)
     }
 }

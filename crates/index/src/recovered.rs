@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use model::{Incarnation, NodeId, Revision, SegmentNumber, WriterId};
+use model::{Incarnation, NodeId, Revision, SegmentNumber, TimeRange, WriterId};
 
 use crate::entry::SegmentMeta;
-use crate::state::{CompactLease, Index, Stage, Writer};
+use crate::state::{CompactLease, Index, Quarantined, Stage, Writer};
 
 impl Index {
     /// The first state of a new incarnation, from what is stored: `self` is the newest stored checkpoint with its changes,
@@ -13,7 +13,8 @@ impl Index {
     ///
     /// A writer that the checkpoint could know and does not is closed, and stays so whatever is found. Every other one,
     /// also those registered after the checkpoint, has all segments of the unbroken run above the checkpoint's `added`,
-    /// whether they were committed or not: here "not in the checkpoint" is not "not committed". It is fenced; if
+    /// whether they were committed or not: here "not in the checkpoint" is not "not committed". (Behind quarantined ones they
+    /// are quarantined too.) It is fenced; if
     /// nothing is left of it, closed. Blocks that the checkpoint does not name are dead, and all leases are superseded.
     ///
     /// Panics if `incarnation` is not above the checkpoint's.
@@ -40,9 +41,18 @@ impl Index {
         }
         for (id, writer) in &mut self.writers {
             let stored = found.get(id);
+            let aside =
+                self.quarantined.range((*id, 0)..=(*id, SegmentNumber::MAX)).any(|(_, aside)| aside.upto > writer.cut);
+            let known = writer.added;
             while let Some(segment) = stored.and_then(|stored| stored.get(&(writer.added + 1))) {
                 writer.added += 1;
                 writer.segments.push_back(*segment);
+            }
+            // Segments build on one another, so those behind a quarantined one can't be read either.
+            if aside && writer.added > known {
+                let bytes = writer.segments().filter(|(n, _)| *n > known).map(|(_, segment)| segment.bytes).sum();
+                let (from, upto, range) = (known + 1, writer.added, Some(TimeRange::ALL));
+                self.quarantined.insert((*id, from), Quarantined { writer: *id, from, upto, range, bytes });
             }
             writer.stage = Stage::Fenced;
             writer.lease = 0;

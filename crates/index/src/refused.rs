@@ -1,6 +1,6 @@
 //! Why an entry was refused.
 
-use model::{Incarnation, Lease, NodeId, SegmentNumber, WriterId};
+use model::{Incarnation, Lease, NodeId, Revision, SegmentNumber, WriterId};
 
 use crate::block::BlockId;
 use crate::state::Stage;
@@ -134,6 +134,12 @@ pub enum Refused {
         /// It.
         block: BlockId,
     },
+    /// This delete is known: an earlier try of the same proposal got through.
+    #[error("deleted already, at revision {at}")]
+    AlreadyDeleted {
+        /// When.
+        at: Revision,
+    },
     /// All of these are quarantined.
     #[error("segments of writer {writer} are quarantined already")]
     AlreadyQuarantined {
@@ -163,6 +169,7 @@ impl Refused {
                 | Refused::AlreadyAdded { .. }
                 | Refused::AlreadyGranted { .. }
                 | Refused::AlreadyNamed { .. }
+                | Refused::AlreadyDeleted { .. }
                 | Refused::AlreadyQuarantined { .. }
         )
     }

@@ -135,12 +135,14 @@ pub fn granted(index: &Index, node: NodeId) -> impl Iterator<Item = (WriterId, L
         .map(move |(id, writer)| (id, Lease { incarnation, number: writer.lease }))
 }
 
-/// The live writers of `node` that another process registered, which is dead: a Register may commit after its process has
-/// ended. Nobody else would fence them, because the node renews its session.
-pub fn strays(index: &Index, node: NodeId, is_ours: impl Fn(u64) -> bool) -> impl Iterator<Item = WriterId> {
+/// The live writers of `node` that are not this process's writer, nor the one that it is registering.
+///
+/// Nobody else would fence them, because the node renews its session. They come from Registers that commit late: after their
+/// process has ended, or a second time when their first writer is closed and forgotten.
+pub fn strays(index: &Index, node: NodeId, is_ours: impl Fn(WriterId, u64) -> bool) -> impl Iterator<Item = WriterId> {
     let strays = index
         .writers()
-        .filter(move |(_, writer)| writer.stage == Stage::Live && writer.node == node && !is_ours(writer.nonce));
+        .filter(move |(id, writer)| writer.stage == Stage::Live && writer.node == node && !is_ours(*id, writer.nonce));
     strays.map(|(id, _)| id)
 }
 
@@ -353,6 +355,23 @@ mod tests {
         assert_eq!(aside, Some(Output::Quarantine { from: 1, upto: 1 }));
         apply(&mut index, Command::Quarantine { writer: W, from: 1, upto: 1, lease });
         assert_eq!(next.step(NOW, Input::Decided, &index), Some(Output::Close));
+    }
+
+    #[test]
+    fn a_register_that_comes_twice_leaves_a_stray() {
+        let mut index = Index::new(7, 1);
+        let register = Command::Register { node: ME, nonce: 5 };
+        apply(&mut index, register.clone());
+        apply(&mut index, Command::Register { node: OTHER, nonce: 6 });
+        assert_eq!(strays(&index, ME, |id, nonce| id == W || nonce == 9).count(), 0);
+        apply(&mut index, Command::Fence { writer: W });
+        apply(&mut index, Command::GrantAdopt { writer: W, node: ME, number: 1 });
+        let (_, lease) = granted(&index, ME).next().unwrap();
+        apply(&mut index, Command::Close { writer: W, lease });
+        // Its writer is forgotten, so nothing refuses it.
+        apply(&mut index, register);
+        let second = WriterId(index.revision());
+        assert_eq!(strays(&index, ME, |id, nonce| id == W || nonce == 9).collect::<Vec<_>>(), [second]);
     }
 
     #[test]

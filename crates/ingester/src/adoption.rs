@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 use crate::adopt::{self, Adopt, AdoptRules, End, Input, Output};
 use crate::error::IngesterError;
 use crate::heads::WriterHeads;
-use crate::ingester::Shared;
+use crate::ingester::{Registration, Shared};
 use crate::pack::pack;
 use crate::writer::{chain, propose, refused};
 
@@ -37,7 +37,7 @@ const OTHER_ATTEMPTS_MAX: u32 = 3;
 /// load it.
 pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
     let (group, node) = (&shared.parts.group, shared.parts.node);
-    let left: Vec<_> = group.read(|index| adopt::strays(index, node, |_| false).collect());
+    let left: Vec<_> = group.read(|index| adopt::strays(index, node, |_, _| false).collect());
     for id in left {
         fence(shared, id).await?;
         grant(shared, id, node).await?;
@@ -144,7 +144,7 @@ impl Adoptions {
             self.step(id, Input::Tick);
         }
         let node = self.shared.parts.node;
-        let own = *self.shared.writer.lock();
+        let Registration { writer: own, under_way } = *self.shared.registration.lock();
         let (granted, foreign, strays, is_fenced) = self.shared.parts.group.read(|index| {
             let granted: Vec<_> = adopt::granted(index, node)
                 .map(|(id, lease)| (id, lease, index.writer(id).map_or(0, |writer| writer.cut)))
@@ -154,7 +154,7 @@ impl Adoptions {
                 None => true,
             };
             let foreign: Vec<_> = self.shared.heads.writers().into_iter().filter(is_foreign).collect();
-            let is_ours = |nonce| self.shared.nonces.lock().contains(&nonce);
+            let is_ours = |id, nonce| own == Some(id) || under_way == Some(nonce);
             let strays: Vec<_> = adopt::strays(index, node, is_ours).collect();
             let is_live = |id| index.writer(id).is_some_and(|writer| writer.stage == WriterStage::Live);
             (granted, foreign, strays, own.is_some_and(|own| !is_live(own)))
@@ -274,7 +274,7 @@ impl Adoptions {
             Some(Output::Pack { attempt }) => self.pack(id, attempt),
             Some(Output::Cut { from, upto }) => self.cut(id, from, upto),
             Some(Output::Close) => {
-                running.heads.set_applied_all();
+                running.heads.set_whole();
                 let lease = running.machine.lease();
                 self.propose(id, Command::Close { writer: id, lease });
             }
@@ -306,7 +306,6 @@ impl Adoptions {
         let loader = Loader { shared: self.shared.clone(), id, heads: running.heads.clone() };
         let (events, lease) = (self.events.clone(), running.machine.lease());
         running.task = Some(runtime::spawn(async move {
-            let report = |what| events.send(Event { writer: id, lease, what }).is_ok();
             let fetches =
                 segments.into_iter().map(|(n, segment)| loader.fetch(n, segment).map(move |read| (n, read)).boxed());
             let mut fetched = futures::stream::iter(fetches).buffered(FETCH_AHEAD);
@@ -314,12 +313,13 @@ impl Adoptions {
                 let taken_in = read.and_then(|columns| {
                     loader.heads.take_in(n, &columns).map(|_| ()).map_err(|e| NotRead::Never(chain(&e)))
                 });
-                let goes_on = match taken_in {
-                    Ok(()) => report(What::Input(Input::Loaded { n })),
-                    Err(NotRead::Now(why)) => report(What::NotLoaded { n, why }) && false,
-                    Err(NotRead::Never(why)) => report(What::Unreadable { n, why }) && false,
+                let is_loaded = taken_in.is_ok();
+                let what = match taken_in {
+                    Ok(()) => What::Input(Input::Loaded { n }),
+                    Err(NotRead::Now(why)) => What::NotLoaded { n, why },
+                    Err(NotRead::Never(why)) => What::Unreadable { n, why },
                 };
-                if !goes_on {
+                if events.send(Event { writer: id, lease, what }).is_err() || !is_loaded {
                     return;
                 }
             }
@@ -336,8 +336,8 @@ impl Adoptions {
     fn pack(&mut self, id: WriterId, attempt: u64) {
         let Some(running) = self.running.get_mut(&id) else { return };
         let head = running.frozen.get_or_insert_with(|| running.heads.freeze_all()).clone();
-        // Queries that wait for quarantined segments are not kept waiting: their plan names what is missing.
-        running.heads.set_applied_all();
+        // Queries that wait for segments that are quarantined since plan again, and then know what is missing.
+        running.heads.set_whole();
         let lease = running.machine.lease();
         let block = BlockId { right: Right::Adopter(id, lease), attempt };
         let (cluster, built_at) = self.shared.parts.group.read(|index| (index.cluster(), index.revision()));

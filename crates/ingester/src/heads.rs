@@ -21,7 +21,7 @@ pub struct HeadPlan {
     pub writer: WriterId,
     /// The last segment that a block holds.
     pub cut: SegmentNumber,
-    /// The last committed segment.
+    /// The last committed segment that is not quarantined.
     pub added: SegmentNumber,
 }
 
@@ -67,6 +67,8 @@ pub(crate) struct WriterHeads {
 struct Progress {
     /// The last segment that was taken in.
     applied: SegmentNumber,
+    /// Nothing is still to come: what is missing can't be read.
+    is_whole: bool,
     /// Why it comes no further: its writer could not be adopted.
     failed: Option<String>,
 }
@@ -86,7 +88,7 @@ impl WriterHeads {
     pub(crate) fn new(writer: WriterId, cut: SegmentNumber) -> WriterHeads {
         let generations = Generations { frozen: None, frozen_bytes: 0, cut, growing: Head::new(cut) };
         let bytes = AtomicUsize::new(generations.growing.stats().bytes);
-        let progress = watch::Sender::new(Progress { applied: cut, failed: None });
+        let progress = watch::Sender::new(Progress { applied: cut, ..Progress::default() });
         WriterHeads { writer, generations: RwLock::new(generations), bytes, progress }
     }
 
@@ -99,7 +101,7 @@ impl WriterHeads {
             self.bytes.store(stats.bytes + generations.frozen_bytes, Ordering::Relaxed);
             stats
         };
-        self.set_applied(n);
+        self.progress.send_modify(|progress| progress.applied = n);
         Ok(stats)
     }
 
@@ -121,14 +123,10 @@ impl WriterHeads {
         self.freeze(applied)
     }
 
-    /// Says that nothing up to `n` is still to come: it was taken in, or is quarantined.
-    pub(crate) fn set_applied(&self, n: SegmentNumber) {
-        self.progress.send_modify(|progress| progress.applied = n);
-    }
-
-    /// Says that nothing is still to come: all that can be read of an adopted writer was taken in.
-    pub(crate) fn set_applied_all(&self) {
-        self.set_applied(SegmentNumber::MAX);
+    /// Says that nothing is still to come: all that can be read of an adopted writer was taken in. A plan of before the rest
+    /// was quarantined does not know that something is missing, so it is to be made again.
+    pub(crate) fn set_whole(&self) {
+        self.progress.send_modify(|progress| progress.is_whole = true);
     }
 
     /// The last segment that was taken in.
@@ -175,13 +173,14 @@ impl WriterHeads {
     ) -> Result<Vec<T>, HeadsError> {
         let mut progress = self.progress.subscribe();
         // A commit is taken in right after it is applied; whoever waits longer is stopped by the query's own deadline.
-        match progress.wait_for(|progress| progress.applied >= plan.added || progress.failed.is_some()).await.as_deref()
-        {
-            Ok(Progress { applied, failed: Some(why) }) if *applied < plan.added => {
+        let is_decided =
+            |progress: &Progress| progress.applied >= plan.added || progress.is_whole || progress.failed.is_some();
+        match progress.wait_for(is_decided).await.as_deref() {
+            Ok(Progress { applied, .. }) if *applied >= plan.added => {}
+            Ok(Progress { failed: Some(why), .. }) => {
                 return Err(HeadsError::NotLoaded { writer: self.writer, why: why.clone() });
             }
-            Ok(_) => {}
-            Err(_) => return Err(HeadsError::PlanAgain(self.writer)),
+            _ => return Err(HeadsError::PlanAgain(self.writer)),
         }
         let generations = self.generations.read();
         let mut results = Vec::with_capacity(2);
@@ -313,4 +312,22 @@ impl Heads {
 
 fn owned<'a>(metadata: impl Iterator<Item = (&'a str, &'a Metadata)>) -> Vec<(String, Metadata)> {
     metadata.map(|(metric, metadata)| (metric.to_owned(), metadata.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_head_that_will_never_have_a_planned_segment_has_the_query_plan_again() {
+        let writer = WriterId(model::Revision { incarnation: 1, position: 1 });
+        let heads = WriterHeads::new(writer, 0);
+        heads.take_in(1, &segment::Columns::new()).unwrap();
+        let plan = |added| HeadPlan { writer, cut: 0, added };
+        // Segment 2 does not decode, and is quarantined after the plan was made.
+        heads.set_whole();
+        let error = heads.read(plan(2), |_| Ok(())).await.unwrap_err();
+        assert!(matches!(error, HeadsError::PlanAgain(_)), "{error}");
+        assert_eq!(heads.read(plan(1), |_| Ok(())).await.unwrap().len(), 1);
+    }
 }

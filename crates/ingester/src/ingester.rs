@@ -62,8 +62,8 @@ pub(crate) struct Shared {
     pub appended: Notify,
     /// Somebody wants the head cut.
     pub cut_wanted: Notify,
-    /// This process's writer, while one is registered.
-    pub writer: Mutex<Option<WriterId>>,
+    /// Which writer is this process's: any other live one of this node is to be fenced.
+    pub registration: Mutex<Registration>,
     /// The applied index says that it is not live any more.
     pub fenced: Notify,
     /// Why the last PUT failed, while PUTs fail: `/-/ready` says it.
@@ -71,8 +71,15 @@ pub(crate) struct Shared {
     /// Adoption that is under way, in words; empty when all is loaded.
     pub adopting: Mutex<Vec<String>>,
     pub hasher: SeriesHasher,
-    /// What this process drew for its Registers: a live writer of this node with another is a dead process's.
-    pub nonces: Mutex<Vec<u64>>,
+}
+
+/// What this process has registered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Registration {
+    /// Its writer.
+    pub writer: Option<WriterId>,
+    /// The nonce of a Register whose answer is not known.
+    pub under_way: Option<u64>,
 }
 
 /// Limits: for everyone, and for tenants that have their own.
@@ -119,12 +126,11 @@ impl Ingester {
             sealed_bytes: AtomicUsize::new(0),
             appended: Notify::new(),
             cut_wanted: Notify::new(),
-            writer: Mutex::new(None),
+            registration: Mutex::default(),
             fenced: Notify::new(),
             failing: Mutex::new(None),
             adopting: Mutex::new(Vec::new()),
             hasher,
-            nonces: Mutex::new(Vec::new()),
             settings,
             parts,
         });

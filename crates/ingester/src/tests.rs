@@ -65,7 +65,7 @@ impl Process {
         let all = [Matcher::new("__name__", MatchOp::Regex, ".+").unwrap()];
         let mut found: BTreeMap<Labels, Samples> = BTreeMap::new();
         for writer in plan.writers {
-            let plan = HeadPlan { writer: writer.id, cut: writer.cut, added: writer.added };
+            let plan = HeadPlan { writer: writer.id, cut: writer.cut, added: writer.readable };
             let tenant = TenantId::new(tenant).unwrap();
             for (labels, samples) in self.ingester.heads().select(plan, &tenant, &all, TimeRange::ALL).await.unwrap() {
                 found.entry(labels).or_default().merge(samples);

@@ -30,7 +30,7 @@ use crate::cut::{self, CutMachine, CutRules};
 use crate::error::IngesterError;
 use crate::flush::{self, AttemptRules, Flush, FlushRules};
 use crate::heads::WriterHeads;
-use crate::ingester::Shared;
+use crate::ingester::{Registration, Shared};
 use crate::pack::pack;
 use crate::plant::{Plant, is_planted};
 use crate::settings::SERIES_BYTES;
@@ -48,6 +48,8 @@ const ATTEMPTS: AttemptRules = AttemptRules {
     hedge_min: Duration::from_millis(20),
     hedge_unknown: Duration::from_millis(500),
 };
+/// How often a process without a session looks whether it has one again, before it registers a writer.
+const SESSION_WAIT: Duration = Duration::from_millis(100);
 
 /// What a task reports back to the writer.
 #[derive(Debug)]
@@ -164,7 +166,7 @@ async fn live(shared: Arc<Shared>, (mut writer, mut inbox): (Writer, Inbox)) {
 
 /// Sees to it that the old writer is fenced, keeps its head if it is whole, and registers a new one.
 async fn begin_again(shared: &Shared, old: WriterId) -> Result<WriterId, IngesterError> {
-    *shared.writer.lock() = None;
+    *shared.registration.lock() = Registration::default();
     shared.appender.lock().start_over();
     if is_live(shared, old) {
         adoption::fence(shared, old).await?;
@@ -175,6 +177,11 @@ async fn begin_again(shared: &Shared, old: WriterId) -> Result<WriterId, Ingeste
         && added != Some(heads.applied())
     {
         shared.heads.remove(old);
+    }
+    // Without a session the next writer would end with its first segment.
+    let clock = &*shared.parts.clock;
+    while shared.parts.session.deadline().is_some_and(|deadline| clock.boottime() > deadline) {
+        clock.sleep(SESSION_WAIT).await;
     }
     register(shared).await
 }
@@ -221,7 +228,7 @@ impl Writer {
             frozen: None,
             events,
         };
-        *shared.writer.lock() = Some(id);
+        *shared.registration.lock() = Registration { writer: Some(id), under_way: None };
         info!(writer = %id, "writer registered");
         (writer, inbox)
     }
@@ -542,7 +549,7 @@ pub(crate) fn refused(what: &'static str, writer: WriterId, odd: &Result<Applied
 
 async fn register(shared: &Shared) -> Result<WriterId, IngesterError> {
     let nonce = shared.parts.random.u64();
-    shared.nonces.lock().push(nonce);
+    *shared.registration.lock() = Registration { writer: None, under_way: Some(nonce) };
     let command = Command::Register { node: shared.parts.node, nonce };
     match propose(shared, command).await? {
         Ok(Applied::Registered { writer }) | Err(Refused::AlreadyRegistered { writer }) => Ok(writer),

@@ -10,7 +10,7 @@ pub struct HeadPlan {
     pub writer: WriterId,
     /// The last segment that a block holds.
     pub cut: SegmentNumber,
-    /// The last committed segment.
+    /// The last committed segment that is not quarantined.
     pub added: SegmentNumber,
 }
 

@@ -48,7 +48,8 @@ impl Gather<'_> {
 
     /// The writers with segments that no block holds.
     pub(crate) fn heads(&self) -> Vec<HeadPlan> {
-        let plan = |writer: &index::PlannedWriter| HeadPlan { writer: writer.id, cut: writer.cut, added: writer.added };
+        let plan =
+            |writer: &index::PlannedWriter| HeadPlan { writer: writer.id, cut: writer.cut, added: writer.readable };
         self.plan.writers.iter().map(plan).collect()
     }
 
