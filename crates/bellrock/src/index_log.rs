@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use bucket::{Bucket, Cluster, Folder};
 use consensus::{Group, Machine, Start};
-use index::{Applied, Entry, Index, NodeId, Refused};
+use index::{Applied, Entry, Index, Refused};
 use runtime::Random;
 
 /// The index as consensus keeps it.
@@ -86,13 +86,6 @@ async fn check_bucket(group: &IndexGroup, bucket: &Bucket, cluster: Cluster) -> 
         compactor::check_index_is_newest(bucket, group.read(|index| index.revision())).await?;
     }
     Ok(())
-}
-
-/// This node's id: the replica's, drawn when the index's folder was begun and never used again when that is lost.
-///
-/// The live writers of this id in the index are those of dead processes of this folder.
-pub fn node(group: &IndexGroup) -> NodeId {
-    NodeId(group.identity().id)
 }
 
 /// The cluster that an index is of.

@@ -6,7 +6,7 @@
 //! it. The state's write lock is held only while a batch is applied.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -35,6 +35,10 @@ const TICKS_AT_ONCE_MAX: u64 = 3;
 /// What a queued message takes beside its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
+/// A group's metrics, registered by the first that is opened with it. Clones are the same.
+#[derive(Clone, Default)]
+pub struct MetricsOnce(Arc<OnceLock<Metrics>>);
+
 /// What a group is handed.
 #[derive(Clone)]
 pub struct Parts {
@@ -48,6 +52,8 @@ pub struct Parts {
     pub transport: Arc<dyn Transport>,
     /// Where its metrics go.
     pub registry: Registry,
+    /// Those metrics: a group that is closed and opened again goes on with them. Empty at first.
+    pub metrics: MetricsOnce,
     /// Ends the process, with the reason. A test may record it and return; then the group answers nothing more.
     pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -69,6 +75,7 @@ impl Parts {
             random,
             transport: Arc::new(NoTransport),
             registry,
+            metrics: MetricsOnce::default(),
             fatal: Arc::new(fatal),
         }
     }
@@ -150,7 +157,8 @@ where
         settings: Settings,
         parts: Parts,
     ) -> Result<Group<S, E, A>, OpenError> {
-        let metrics = Metrics::new(&parts.registry, settings.queue_entries_max);
+        let registered = || Metrics::new(&parts.registry, settings.queue_entries_max);
+        let metrics = parts.metrics.0.get_or_init(registered).clone();
         begin(folder, &machine, start, &parts)?;
         let (replica, identity) = open_replica(folder, machine, settings, parts.clone(), metrics.clone())?;
         let shared = replica.shared().clone();

@@ -37,7 +37,7 @@ mod transport;
 
 pub use error::{ErrorKind, OpenError, ProposeError};
 pub use files::{Files, LogFile, SystemFiles};
-pub use group::{Group, Parts};
+pub use group::{Group, MetricsOnce, Parts};
 pub use machine::{BoxError, Machine};
 pub use members::{Identity, Members, MembersError, Progress, Start};
 pub use settings::Settings;

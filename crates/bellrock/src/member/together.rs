@@ -77,8 +77,8 @@ impl Surroundings<'_> {
         let takes_others = !self.peer_listeners.is_empty();
         let joins = !self.settings.discovery.sources.is_empty();
         let transport: Late<Peers> = Late::default();
-        let opened =
-            index_log::open(&self.folder, &self.bucket, &self.random, self.consensus(&transport), joins).await?;
+        let consensus = self.consensus(&transport);
+        let opened = index_log::open(&self.folder, &self.bucket, &self.random, consensus.clone(), joins).await?;
         let (Opened::Whole(group) | Opened::Joining(group)) = &opened;
         let discovery = takes_others.then(|| self.discover());
         let info = if takes_others { self.info(discovery.as_ref())? } else { self.lonely_info() };
@@ -106,7 +106,7 @@ impl Surroundings<'_> {
                     let cluster = self.bucket.bootstrap(&self.random).await?;
                     tracing::info!(%cluster, "this node begins the cluster");
                     member.group().close().await;
-                    member.set_group(index_log::begin(&self.folder, cluster, self.consensus(&transport)).await?);
+                    member.set_group(index_log::begin(&self.folder, cluster, consensus).await?);
                 }
             }
         }

@@ -51,6 +51,7 @@ impl Node {
             random: Random::from_seed(seed),
             transport: Arc::new(Link { network: network.clone(), from: from.clone() }),
             registry: Registry::new(),
+            metrics: Default::default(),
             fatal: Arc::new(move |reason: &str| told.lock().push(reason.to_owned())),
         };
         let settings = Settings { hash_every: HASH_EVERY, ..Settings::default() };

@@ -78,6 +78,7 @@ fn open(disk: &Disk, settings: Settings) -> Result<Fixture, OpenError> {
         random: Random::from_seed(1),
         transport: Arc::new(NoTransport),
         registry: Registry::new(),
+        metrics: Default::default(),
         fatal: Arc::new(move |reason: &str| told.lock().push(reason.to_owned())),
     };
     let folder = Path::new(FOLDER);

@@ -223,6 +223,7 @@ impl Sim {
             random: Random::from_seed(1),
             transport: Arc::new(node.outbox.clone()),
             registry: registry.clone(),
+            metrics: Default::default(),
             fatal: Arc::new(|reason| panic!("{reason}")),
         };
         let metrics = Metrics::new(&registry, self.settings.queue_entries_max);
