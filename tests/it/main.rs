@@ -19,6 +19,7 @@ macro_rules! on_every_store {
 }
 
 mod agents;
+mod cluster;
 mod corruption;
 mod crash;
 mod discovery;

@@ -15,6 +15,7 @@
 pub mod agents;
 pub mod answer;
 pub mod client;
+pub mod cluster;
 pub mod compare;
 pub mod disk;
 pub mod dns;

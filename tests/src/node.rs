@@ -81,6 +81,14 @@ impl Node {
         Node::start_with(settings, Data::Given(data.to_owned()))
     }
 
+    /// Starts a node on an empty folder; it listens when this returns, and waits for others before it is ready.
+    pub fn start_among(settings: &Settings) -> Result<Node> {
+        let folder = tempfile::Builder::new().prefix("bellrock-test-").tempdir()?;
+        let mut process = settings.spawn(folder.path())?;
+        let client = Client::new(&format!("http://{}", address(&mut process)?));
+        Ok(Node { settings: settings.clone(), data: Data::Temporary(folder), process, client })
+    }
+
     fn start_with(settings: &Settings, data: Data) -> Result<Node> {
         let mut process = settings.spawn(data.path())?;
         let client = wait_until_ready(&mut process)?;

@@ -6,8 +6,8 @@
 //! it. The state's write lock is held only while a batch is applied.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ pub struct Metrics {
     pub applied_position: Gauge,
     pub committed_position: Gauge,
     pub is_leader: Gauge,
+    pub voters: Gauge,
     pub term: Gauge,
     pub proposals_forwarded: Counter,
     pub messages_dropped: Counters<1>,
@@ -55,6 +56,10 @@ impl Metrics {
             committed_position: registry.gauge(
                 "bellrock_consensus_committed_position",
                 "The last position known to be committed. Worry when the applied one stays behind it.",
+            ),
+            voters: registry.gauge(
+                "bellrock_consensus_voters",
+                "Replicas that vote, as this one knows. Most of them must be there for a write to be taken.",
             ),
             is_leader: registry.gauge("bellrock_consensus_is_leader", "1 on the replica that leads, 0 on the others."),
             term: registry.gauge(

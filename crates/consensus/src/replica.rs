@@ -468,6 +468,7 @@ impl<S, E, A> Replica<S, E, A> {
         let members = self.core.members();
         self.shared.is_alone.store(self.is_alone(), Ordering::SeqCst);
         self.metrics.is_leader.set(i64::from(members.is_leader));
+        self.metrics.voters.set(members.voters.len() as i64);
         self.metrics.term.set(members.term as i64);
         self.shared.members.send_if_modified(|published| {
             let key = |members: &Members| (members.leader, members.term, members.is_leader);

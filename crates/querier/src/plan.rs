@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use consensus::ProposeError;
 use model::{Revision, TimeRange};
 use parking_lot::Mutex;
+use runtime::Clock;
 
 use crate::IndexGroup;
 use crate::error::QueryError;
@@ -57,15 +60,31 @@ impl Drop for Pin {
 #[derive(Debug)]
 pub(crate) struct Plan {
     index: index::Plan,
+    /// Why it may not be the newest.
+    pub(crate) warning: Option<String>,
     _pin: Pin,
 }
 
 impl Plan {
     /// Plans at the newest revision: everything acked before the call is in it.
-    pub(crate) async fn new(group: &IndexGroup, plans: &OldestPlan, range: TimeRange) -> Result<Plan, QueryError> {
-        let failed = |e: consensus::ProposeError| QueryError::Index(e.to_string());
-        let newest = group.read_index().await.map_err(failed)?;
-        group.wait_applied(newest).await.map_err(failed)?;
+    ///
+    /// Without a leader of the index nobody knows the newest: then the last one applied here has to do, and the plan has
+    /// a warning that says how old that may be.
+    pub(crate) async fn new(
+        group: &IndexGroup,
+        plans: &OldestPlan,
+        newest: &Newest,
+        range: TimeRange,
+    ) -> Result<Plan, QueryError> {
+        let began = newest.clock.boottime();
+        let warning = match newest.wait(group).await {
+            Ok(()) => {
+                *newest.known_at.lock() = Some(began);
+                None
+            }
+            Err(ProposeError::NoLeader { .. }) => Some(newest.warning(group)),
+            Err(error) => return Err(QueryError::Index(error.to_string())),
+        };
         let mut planned = None;
         let pin = plans.pin(|| {
             let plan = group.read(|index| index.plan(range));
@@ -74,7 +93,38 @@ impl Plan {
             revision
         });
         let index = planned.expect("pin has called the closure");
-        Ok(Plan { index, _pin: pin })
+        Ok(Plan { index, warning, _pin: pin })
+    }
+}
+
+/// Knows when this node last had the newest revision.
+pub(crate) struct Newest {
+    clock: Arc<dyn Clock>,
+    known_at: Mutex<Option<Duration>>,
+}
+
+impl Newest {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Newest {
+        Newest { clock, known_at: Mutex::new(None) }
+    }
+
+    /// Waits until what is the newest revision now is applied here.
+    pub(crate) async fn wait(&self, group: &IndexGroup) -> Result<(), ProposeError> {
+        let newest = group.read_index().await?;
+        group.wait_applied(newest).await
+    }
+
+    fn warning(&self, group: &IndexGroup) -> String {
+        let revision = group.read(|index| index.revision());
+        let age = match *self.known_at.lock() {
+            Some(at) => {
+                format!("which a query {} s ago still found to be the newest", (self.clock.boottime() - at).as_secs())
+            }
+            None => "and since this node started nobody could say whether it is the newest".to_owned(),
+        };
+        format!(
+            "the index has no leader: this is the data of revision {revision}, {age}; later writes are missing (no-leader)"
+        )
     }
 }
 

@@ -19,7 +19,7 @@ use crate::blocks::Blocks;
 use crate::error::QueryError;
 use crate::heads::HeadReader;
 use crate::metrics::Metrics;
-use crate::plan::{OldestPlan, Plan};
+use crate::plan::{Newest, OldestPlan, Plan};
 use crate::select::{EngineStorage, Gather, Stop, block_stop, head_stop};
 use crate::settings::{Limits, Settings};
 
@@ -47,6 +47,7 @@ pub(crate) struct Shared {
     limits: RwLock<Arc<Limits>>,
     turns: Semaphore,
     plans: OldestPlan,
+    newest: Newest,
 }
 
 /// Answers queries; cheap to clone.
@@ -105,6 +106,7 @@ impl Querier {
             blocks: Blocks::new(parts.bucket, settings.block_cache_bytes, metrics.clone()),
             group: parts.group,
             heads: parts.heads,
+            newest: Newest::new(parts.clock.clone()),
             clock: parts.clock,
             limits: RwLock::new(Arc::new(settings.limits.clone())),
             turns: Semaphore::new(settings.max_concurrent),
@@ -375,13 +377,13 @@ impl Shared {
         let timeout = options.timeout.map_or(timeout, |asked| asked.min(timeout));
         let work = async {
             loop {
-                let plan = Plan::new(&self.group, &self.plans, TimeRange::ALL).await?;
+                let plan = Plan::new(&self.group, &self.plans, &self.newest, TimeRange::ALL).await?;
                 let gather = Gather {
                     shared: self,
                     tenant,
                     plan: &plan,
                     partial_response: options.partial_response,
-                    warnings: Mutex::default(),
+                    warnings: Mutex::new(plan.warning.iter().cloned().collect()),
                 };
                 match look.at(&gather).await {
                     Ok(found) => return Ok((found, gather.warnings.into_inner())),
@@ -396,6 +398,10 @@ impl Shared {
     /// Waits for a newer revision than the plan's; there is none, and the query fails, if nothing has changed the index.
     async fn plan_again(&self, plan: &Plan, error: QueryError) -> Result<(), QueryError> {
         self.metrics.planned_again.inc();
+        // A part that went says that there is a newer revision, which may not be applied here yet.
+        if self.newest.wait(&self.group).await.is_err() {
+            return Err(error);
+        }
         let newer = self.group.read(|index| index.revision()) > plan.revision;
         if newer { Ok(()) } else { Err(error) }
     }
@@ -416,7 +422,7 @@ impl Evaluation {
         let shared = self.shared.clone();
         let this = Arc::new(self);
         loop {
-            let plan = Arc::new(Plan::new(&shared.group, &shared.plans, TimeRange::ALL).await?);
+            let plan = Arc::new(Plan::new(&shared.group, &shared.plans, &shared.newest, TimeRange::ALL).await?);
             let (evaluation, planned) = (this.clone(), plan.clone());
             match runtime::blocking(move || evaluation.at(&planned)).await {
                 Ok(answer) => return Ok(answer),
@@ -433,7 +439,7 @@ impl Evaluation {
                 tenant: &self.tenant,
                 plan,
                 partial_response: self.partial_response,
-                warnings: Mutex::default(),
+                warnings: Mutex::new(plan.warning.iter().cloned().collect()),
             },
             samples_max: self.options.samples_max,
             stopped: Mutex::default(),

@@ -1,0 +1,87 @@
+//! Several real nodes over one store.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::node::{Node, Settings};
+use crate::store::Store;
+use crate::wait::wait_for;
+
+/// What the nodes of a test prove themselves with.
+const SECRET: &str = "the join secret of a test";
+
+/// Nodes that find one another by their addresses. They end before their store does.
+pub struct Cluster {
+    /// The nodes, by number.
+    pub nodes: Vec<Node>,
+    settings: Settings,
+    store: Store,
+    peers: Vec<SocketAddr>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts `count` nodes that begin a cluster together, and waits until each is ready.
+    pub fn start(settings: &Settings, store: Store, count: usize) -> Result<Cluster> {
+        let mut cluster = Cluster {
+            nodes: Vec::new(),
+            settings: settings.clone(),
+            store,
+            peers: free_addresses(count)?,
+            folder: tempfile::tempdir()?,
+        };
+        for number in 0..count {
+            cluster.nodes.push(Node::start_among(&cluster.settings_of(number, cluster.peers[number]))?);
+        }
+        for number in 0..count {
+            cluster.nodes[number].wait_until_ready().with_context(|| format!("node {number}"))?;
+        }
+        Ok(cluster)
+    }
+
+    fn settings_of(&self, number: usize, peer: SocketAddr) -> Settings {
+        let mut settings = match &self.store {
+            // The one that nodes can share.
+            Store::Directory => {
+                let bucket: PathBuf = self.folder.path().join("bucket");
+                self.settings.clone().argument(format!("--bucket=file://{}", bucket.display()))
+            }
+            store => store.apply(self.settings.clone()),
+        };
+        for address in &self.peers {
+            settings = settings.argument(format!("--join={address}"));
+        }
+        settings
+            .argument(format!("--peer.listen={peer}"))
+            .argument(format!("--node.name=n{number}"))
+            .argument(format!("--expect={}", self.peers.len()))
+            .variable("BELLROCK_PEER_SECRET", SECRET)
+    }
+
+    /// Puts a node with an empty disk in the place of one that has ended, under its name; it has another address.
+    pub fn replace(&mut self, number: usize) -> Result<()> {
+        let peer = free_addresses(1)?[0];
+        self.nodes[number] = Node::start_among(&self.settings_of(number, peer))?;
+        self.nodes[number].wait_until_ready()
+    }
+
+    /// The number of the node that leads the index, waited for.
+    #[track_caller]
+    pub fn leader(&self) -> usize {
+        wait_for("a node leads the index", || {
+            self.nodes.iter().position(|node| {
+                let leads = node.client().metric("bellrock_consensus_is_leader");
+                leads.is_ok_and(|leads| leads == Some(1.0))
+            })
+        })
+    }
+}
+
+/// Addresses that nobody listens on. Another process could take one before it is used; nobody here does.
+fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
+    let listeners: std::io::Result<Vec<TcpListener>> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    Ok(listeners?.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?)
+}
