@@ -9,7 +9,7 @@
 //! built around it, without I/O or time; `replica` gives it a disk; `group` gives it a thread and callers.
 //!
 //! The log's, snapshots' and messages' bytes: docs/formats/log.md. What survives what: `log.rs`. Why raft is used as it
-//! is: docs/decisions/0006.
+//! is: docs/decisions/0007.
 
 mod codec;
 mod core;

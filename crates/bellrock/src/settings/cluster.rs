@@ -15,6 +15,8 @@ const CONSUL_PORT: u16 = 8500;
 /// Settings that mean nothing without another one.
 const NEEDS: &[(&str, &str)] = &[
     ("join", "peer.listen"),
+    // The nodes of a cluster share one.
+    ("join", "bucket"),
     ("expect", "peer.listen"),
     ("join.nameserver", "join"),
     ("consul.service", "consul.address"),

@@ -225,7 +225,8 @@ fn what_makes_no_node_among_others_is_listed() {
     let listen = ("peer.listen", "[::1]:0");
     check(&[listen], &[long], &[]);
     check(&[listen], &[], &["--peer.listen needs --peer.secret-file, BELLROCK_PEER_SECRET or --peer.ca-file"]);
-    check(&[("join", "10.0.0.1:1")], &[], &["--join means nothing without --peer.listen"]);
+    let without = ["--join means nothing without --peer.listen", "--join means nothing without --bucket"];
+    check(&[("join", "10.0.0.1:1")], &[], &without);
     check(&[("join", "nodes:1"), listen], &[long], &["--join \"nodes:1\" is a name without a way to look it up"]);
     check(&[listen, ("expect", "3")], &[long], &["--expect of more than this node means nothing without --join"]);
     check(&[listen, ("expect", "1")], &[long], &[]);
