@@ -128,7 +128,7 @@ async fn holds_nothing(bucket: &Bucket) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use index::Command;
+    use index::{Command, NodeId};
     use runtime::{Registry, SystemClock};
 
     struct Data {

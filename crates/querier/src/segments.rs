@@ -29,12 +29,14 @@ const OTHER_ATTEMPTS_MAX: u32 = 3;
 pub struct SegmentHeads {
     group: IndexGroup,
     bucket: Arc<Bucket>,
-    /// Latest used last.
-    heads: Arc<Mutex<VecDeque<(Which, Arc<Loading>)>>>,
+    heads: Arc<Mutex<Kept>>,
 }
 
 /// One head: a writer's, from a cut on.
 type Which = (WriterId, SegmentNumber);
+
+/// Those that are kept; latest used last.
+type Kept = VecDeque<(Which, Arc<Loading>)>;
 
 /// Held while segments are taken in, so that each is fetched once.
 type Loading = tokio::sync::Mutex<Head>;

@@ -171,6 +171,8 @@ impl World {
                 flush::Output::Seal(n) => self.seal(slot, n),
                 flush::Output::Put { n, attempt } => self.put_segment(slot, n, attempt),
                 flush::Output::Propose { n, attempt } => self.propose_segment(slot, n, attempt),
+                // Nobody waits for it any more; it may still be stored, whenever.
+                flush::Output::Abandon { .. } => {}
             }
         }
     }
@@ -227,7 +229,7 @@ impl World {
         if is_stored && self.plant == Some(Plant::AckBeforeCommit) {
             self.ack_segment(slot, n);
         }
-        let input = if is_stored { flush::Input::Stored { n, attempt } } else { flush::Input::NotStored { n } };
+        let input = if is_stored { flush::Input::Stored { n, attempt } } else { flush::Input::NotStored { n, attempt } };
         self.step_flush(slot, input);
     }
 

@@ -64,7 +64,10 @@ async fn start(dir: &Path) -> Node {
     // The clock runs a thousand times faster than the disk here.
     let settings = Settings { bucket_timeout: Duration::from_secs(1 << 30), ..Settings::default() };
     let compactor = Compactor::new(settings, parts);
-    let running = tokio::spawn(compactor.run(shutdown.clone()));
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { compactor.run(shutdown).await }
+    });
     Node { group, bucket, cluster, clock, shutdown, lowest_in_use, running }
 }
 
