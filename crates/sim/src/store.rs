@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bucket::{Folder, Listed};
+use compactor::recover::next_changes;
+use index::{Changes, Index};
 use model::{Incarnation, ObjectKey};
 
 use crate::ledger::{Block, Segment};
@@ -44,6 +46,8 @@ pub(crate) struct Store {
     /// `cluster.json`.
     pub incarnation: Incarnation,
     pub is_out: bool,
+    /// The index as a recovery would read it now.
+    recoverable: Option<Index>,
     /// Under the planted stale Replace: where the block of a name really lies.
     pub alias: BTreeMap<ObjectKey, ObjectKey>,
 }
@@ -51,6 +55,27 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(incarnation: Incarnation) -> Store {
         Store { incarnation, ..Store::default() }
+    }
+
+    /// Follows what a recovery would read: the newest checkpoint, and the changes that reach on from there.
+    fn follow(&mut self, key: ObjectKey, object: &Object) {
+        let Object::Bytes(bytes) = object else { return };
+        if let ObjectKey::Checkpoint(at) = key {
+            if self.recoverable.as_ref().is_some_and(|known| at <= known.revision()) {
+                return;
+            }
+            self.recoverable = Some(Index::decode_checkpoint(bytes).expect("a checkpoint decodes"));
+        }
+        let Some(known) = &mut self.recoverable else { return };
+        let listed: Vec<Listed> = {
+            let changes = self.objects.iter().filter(|(key, _)| matches!(key, ObjectKey::Changes { .. }));
+            changes.map(|(key, object)| Listed { key: *key, bytes: object.bytes() }).collect()
+        };
+        while let Some(key) = next_changes(&listed, known.revision()) {
+            let Some(Object::Bytes(bytes)) = self.objects.get(&key) else { return };
+            let changes = Changes::decode(bytes).expect("changes decode");
+            known.replay(&changes).expect("changes that follow are replayed");
+        }
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Object> {
@@ -148,8 +173,9 @@ impl World {
                     return self.fail(format!("{key} was PUT with two contents"));
                 }
                 self.note(3, || format!("store: {key} lands"));
-                self.store.objects.insert(key, object);
+                self.store.objects.insert(key, object.clone());
                 self.store.changed.insert(key, now);
+                self.store.follow(key, &object);
                 Answer::Done
             }
             Request::Get(key) => match self.store.get(&key) {
@@ -184,9 +210,9 @@ impl World {
         all.into_iter().filter(is_old).collect()
     }
 
-    /// Why an object must not go: the index names it now, or as a recovery would find it.
+    /// Why an object must not go.
     fn needed(&self, key: &ObjectKey) -> Option<&'static str> {
-        let named = |index: &index::Index| match *key {
+        let named = |index: &Index| match *key {
             ObjectKey::Segment { writer, n, attempt } => {
                 index.is_quarantined(writer, n)
                     || index
@@ -206,6 +232,10 @@ impl World {
         };
         if named(&self.log.truth) {
             return Some("the index names it");
+        }
+        let is_data = matches!(key, ObjectKey::Segment { .. } | ObjectKey::Block { .. });
+        if is_data && !self.store.recoverable.as_ref().is_some_and(|stored| index::dead(stored, key)) {
+            return Some("it is not dead in what the bucket holds, so a recovery may want it");
         }
         None
     }
