@@ -88,7 +88,11 @@ fn prometheus_remote_writes_and_answers_are_equal() {
         vec!["prometheus_remote_storage_samples_failed_total", "prometheus_remote_storage_samples_retried_total"];
     let mut absent_is_zero = vec![];
     let dropped = "prometheus_remote_storage_samples_dropped_total";
-    if version == 2 { counters.push(dropped) } else { absent_is_zero.push(dropped) }
+    if version == 2 {
+        counters.push(dropped)
+    } else {
+        absent_is_zero.push(dropped)
+    }
     assert_zero(&prometheus, &counters, &absent_is_zero);
 }
 

@@ -229,7 +229,8 @@ impl World {
         if is_stored && self.plant == Some(Plant::AckBeforeCommit) {
             self.ack_segment(slot, n);
         }
-        let input = if is_stored { flush::Input::Stored { n, attempt } } else { flush::Input::NotStored { n, attempt } };
+        let input =
+            if is_stored { flush::Input::Stored { n, attempt } } else { flush::Input::NotStored { n, attempt } };
         self.step_flush(slot, input);
     }
 
