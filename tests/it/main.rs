@@ -29,6 +29,7 @@ mod operating;
 mod power;
 mod promqltest;
 mod receiver;
+mod recovery;
 mod runbook;
 mod stores;
 mod write_and_query;

@@ -68,6 +68,18 @@ impl Cluster {
         self.nodes[number].wait_until_ready()
     }
 
+    /// The settings of a node that looks for nobody: what a program needs to be told of the store.
+    pub fn settings_alone(&self) -> Settings {
+        self.store.apply(self.settings.clone())
+    }
+
+    /// Starts the first node on another folder, in which an index was rebuilt; the others have ended and are to be
+    /// replaced.
+    pub fn begin_again(&mut self, data: TempDir) -> Result<()> {
+        self.nodes[0] = Node::start_in(&self.settings_of(0, self.peers[0]), data)?;
+        Ok(())
+    }
+
     /// The number of the node that leads the index, waited for.
     #[track_caller]
     pub fn leader(&self) -> usize {

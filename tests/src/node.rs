@@ -89,6 +89,11 @@ impl Node {
         Ok(Node { settings: settings.clone(), data: Data::Temporary(folder), process, client })
     }
 
+    /// Starts a node on a folder that is the node's from here on, and waits until it is ready.
+    pub fn start_in(settings: &Settings, data: TempDir) -> Result<Node> {
+        Node::start_with(settings, Data::Temporary(data))
+    }
+
     fn start_with(settings: &Settings, data: Data) -> Result<Node> {
         let mut process = settings.spawn(data.path())?;
         let client = wait_until_ready(&mut process)?;

@@ -19,6 +19,13 @@ pub enum Command {
         /// As above.
         faults: Vec<Fault>,
     },
+    /// Rebuild the index from the bucket.
+    Recover {
+        /// As above.
+        flags: Vec<(String, String)>,
+        /// As above.
+        faults: Vec<Fault>,
+    },
     /// Print the help.
     Help,
     /// Print the version.
@@ -37,12 +44,14 @@ pub fn parse(arguments: &[String]) -> Command {
     let mut flags = Vec::new();
     let mut faults = Vec::new();
     let mut rest = arguments.iter().peekable();
-    let mut is_check = false;
+    let (mut is_check, mut is_recover) = (false, false);
     if rest.next_if(|first| *first == "bucket").is_some() {
         match rest.next_if(|second| *second == "check") {
             Some(_) => is_check = true,
             None => faults.push(Fault("bucket wants to be told what to do: bellrock bucket check".to_string())),
         }
+    } else if rest.next_if(|first| *first == "recover").is_some() {
+        is_recover = true;
     } else {
         rest.next_if(|first| *first == "serve");
     }
@@ -59,7 +68,11 @@ pub fn parse(arguments: &[String]) -> Command {
             faults.push(Fault(format!("{argument} has no value")));
         }
     }
-    if is_check { Command::BucketCheck { flags, faults } } else { Command::Serve { flags, faults } }
+    match (is_check, is_recover) {
+        (true, _) => Command::BucketCheck { flags, faults },
+        (_, true) => Command::Recover { flags, faults },
+        _ => Command::Serve { flags, faults },
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ with PromQL. What it has answered for is on disk.
 
 Usage:  bellrock [serve] [--SETTING VALUE]...
         bellrock bucket check [--SETTING VALUE]...   tries the store of --bucket
+        bellrock recover [--SETTING VALUE]...        rebuilds a lost index from the bucket
         bellrock --help | --version
 
 Each setting is a flag (--log.level debug), an environment variable (BELLROCK_LOG_LEVEL=debug), or a

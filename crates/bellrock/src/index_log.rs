@@ -60,7 +60,12 @@ pub async fn open(
 
 /// Begins the index of a cluster that has none: this node is its one voter.
 pub async fn begin(folder: &Path, cluster: Cluster, parts: consensus::Parts) -> Result<IndexGroup> {
-    open_group(folder, Start::Bootstrap(Index::new(cluster.id, cluster.incarnation)), parts).await
+    begin_with(folder, Index::new(cluster.id, cluster.incarnation), parts).await
+}
+
+/// The same with an index that was recovered.
+pub async fn begin_with(folder: &Path, index: Index, parts: consensus::Parts) -> Result<IndexGroup> {
+    open_group(folder, Start::Bootstrap(index), parts).await
 }
 
 async fn open_group(folder: &Path, start: Start<Index>, parts: consensus::Parts) -> Result<IndexGroup> {
@@ -109,7 +114,7 @@ async fn cluster(bucket: &Bucket, random: &Random, folder: &Path, exists: bool) 
         Some(cluster) if holds_nothing(bucket).await? => Ok(cluster),
         Some(cluster) => bail!(
             "the bucket in {} holds the data of cluster {cluster}, but there is no index in {}: it was lost or moved. \
-             Put it back; the data stays untouched until then (index-gone)",
+             Put it back, or rebuild it with bellrock recover; the data stays untouched until then (index-gone)",
             bucket.place(),
             folder.display(),
         ),

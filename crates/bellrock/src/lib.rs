@@ -16,6 +16,7 @@ mod late;
 mod logging;
 mod member;
 mod process_metrics;
+mod recover;
 mod roles;
 mod serve;
 mod services;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         }
         Command::Serve { flags, faults } => (serve::run, flags, faults),
         Command::BucketCheck { flags, faults } => (bucket_check::run, flags, faults),
+        Command::Recover { flags, faults } => (recover::run, flags, faults),
     };
     let surroundings = Surroundings { flags, variables: variables() };
     match Loaded::read(&surroundings) {

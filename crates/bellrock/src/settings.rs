@@ -48,6 +48,8 @@ pub struct Settings {
     pub request_decoded_bytes_max: u64,
     /// A head is cut at this age.
     pub cut_age_max: Duration,
+    /// How long a recovery waits for processes of before.
+    pub recover_wait: Duration,
     /// How long a query may take.
     pub query_timeout: Duration,
     /// Samples that a query may hold at once.
@@ -201,6 +203,7 @@ fn read(texts: &Texts, faults: &mut Vec<Fault>) -> Settings {
         request_bytes_max: general.one("api.request-bytes-max", values::size),
         request_decoded_bytes_max: general.one("api.request-decoded-bytes-max", values::size),
         cut_age_max: general.one("ingester.cut-age-max", values::duration),
+        recover_wait: general.one("recover.wait", values::duration),
         query_timeout: general.one("querier.timeout", values::duration),
         max_samples: general.one("querier.max-samples", values::count),
         query_max_bytes: general.one("querier.max-bytes", values::memory_max),

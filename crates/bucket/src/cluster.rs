@@ -81,6 +81,13 @@ impl Bucket {
         Ok(cluster)
     }
 
+    /// Begins the next incarnation of this bucket's cluster: whoever is of `before` stops when it looks next.
+    pub async fn begin_incarnation(&self, before: &Cluster) -> Result<Cluster, BucketError> {
+        let next = Cluster { incarnation: before.incarnation + 1, ..*before };
+        self.put(&ObjectKey::Cluster, next.encode().into()).await?;
+        Ok(next)
+    }
+
     /// Looks whether this is still `expected`'s bucket. At start, every 10 s, and before each batch of deletes.
     pub async fn check_cluster(&self, expected: &Cluster) -> Result<(), BucketError> {
         let found = self.cluster().await?;

@@ -25,6 +25,8 @@ impl Index {
     ) -> Index {
         assert!(incarnation > self.incarnation(), "a recovery begins a new incarnation");
         let at = self.revision;
+        // Those that come back come with empty disks, and so as others.
+        self.nodes.clear();
         for id in found.keys().filter(|id| id.0 > at) {
             // Nobody has the node's id 0, so nobody takes the writer for its own.
             let unknown = Writer {

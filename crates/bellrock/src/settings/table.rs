@@ -132,6 +132,13 @@ pub const GROUPS: &[(&str, &[Row])] = &[
                 "forever",
                 "Refuses samples older than this. Nothing that is stored is deleted for its age yet.",
             ),
+            fixed(
+                "recover.wait",
+                "DURATION",
+                "25s",
+                "How long bellrock recover waits for processes of before to see that their time is over; they look every \
+                 10 s. Shorten it only when none can run any more.",
+            ),
             live("log.level", "LEVEL", "info", "Logs what is at least this severe: error, warn, info, debug or trace."),
             fixed("log.format", "FORMAT", "logfmt", "Writes logfmt or json, to stderr."),
         ],
