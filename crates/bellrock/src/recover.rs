@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use bucket::{Bucket, Folder, Location};
 use index::Index;
-use runtime::{Clock, DataDir, Random, Registry, SystemClock};
+use runtime::{DataDir, Random, Registry, SystemClock};
 
 use crate::index_log::{self, IndexGroup};
 use crate::logging::chain;

@@ -16,7 +16,7 @@ use bucket::{Bucket, Location, RangeCache};
 use compactor::Compactor;
 use ingester::fence::FenceRules;
 use ingester::{Ingester, WardenParts};
-use querier::{HeadReader, Querier, SegmentHeads};
+use querier::{Querier, SegmentHeads};
 use runtime::{Clock, DataDir, Random, Registry, Shutdown, Stage, StopReason, SystemClock, Tasks};
 use tokio::net::TcpListener;
 
@@ -251,20 +251,17 @@ impl Node {
         };
         ingester::start_warden(FenceRules { session_max: member::SESSION_MAX, ..FenceRules::default() }, warden);
         ingester.set_limits(roles::ingester_limits(&settings.limits), roles::ingester_tenants(settings));
-        let heads: Arc<dyn HeadReader> = match together.peers {
-            None => Arc::new(LocalHeads(ingester.heads())),
-            Some(peers) => Arc::new(ClusterHeads {
-                node,
-                local: LocalHeads(ingester.heads()),
-                peers,
-                group: index.clone(),
-                segments: SegmentHeads::new(index.clone(), queried.clone()),
-            }),
+        let heads = ClusterHeads {
+            node,
+            local: LocalHeads(ingester.heads()),
+            peers: together.peers,
+            group: index.clone(),
+            segments: SegmentHeads::new(index.clone(), queried.clone()),
         };
         let parts = querier::Parts {
             group: index.clone(),
             bucket: queried,
-            heads,
+            heads: Arc::new(heads),
             clock: clock.clone(),
             registry: registry.clone(),
         };

@@ -22,8 +22,8 @@ pub struct ClusterHeads {
     pub node: NodeId,
     /// Those of this process.
     pub local: LocalHeads,
-    /// The other nodes.
-    pub peers: Peers,
+    /// The other nodes, if there can be any.
+    pub peers: Option<Peers>,
     /// Says where a writer's head is.
     pub group: IndexGroup,
     /// Reads segments when no head answers.
@@ -59,11 +59,9 @@ impl ClusterHeads {
             let is_closed = self.group.read(|index| index.writer(plan.writer).is_none());
             return if is_closed { Err(HeadError::PlanAgain(plan.writer)) } else { Ok(None) };
         };
-        if holder == self.node {
-            return Ok(None);
-        }
+        let Some(peers) = self.peers.as_ref().filter(|_| holder != self.node) else { return Ok(None) };
         let body = Bytes::from(question.encode());
-        match self.peers.call(holder, message, body, ANSWER_LIMIT).await {
+        match peers.call(holder, message, body, ANSWER_LIMIT).await {
             Ok(answer) => {
                 let read = decode(&answer);
                 let read = read.map_err(|error| HeadError::Failed(format!("answer of node {holder}: {error}")))?;
