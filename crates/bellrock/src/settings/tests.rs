@@ -191,7 +191,7 @@ fn every_default_can_be_read_and_every_row_is_read() {
 fn a_node_among_others_is_read_whole() {
     let secret = File::new("0123456789abcdef\n");
     let file = File::new(
-        "peer: {listen: '[::]:9010'}\njoin: ['dns+nodes.example:9010', 'dnssrv+_peer._tcp.example', '10.0.0.1:9010']\n\
+        "bucket: s3://metrics\npeer: {listen: '[::]:9010'}\njoin: ['dns+nodes.example:9010', 'dnssrv+_peer._tcp.example', '10.0.0.1:9010']\n\
          join.nameserver: 10.0.0.53\nexpect: 3\nadvertise_interface: mesh\nnode: {name: n1}\n\
          consul: {address: 'http://127.0.0.1', tags: [a, b], meta: [zone=a], service: metrics}\n",
     );
