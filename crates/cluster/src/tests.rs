@@ -214,7 +214,8 @@ async fn certificates_of_one_ca_prove_a_node() {
             };
             let served = Peers::new(parts);
             runtime::spawn(async move { serve(&served, vec![listener], std::future::pending()).await });
-            crate::connect::connect(&address, &own, crate::message::Lane::Control, &with, &Settings::default()).await
+            let caller = Hello { node: NodeId(2), ..own };
+            crate::connect::connect(&address, &caller, crate::message::Lane::Control, &with, &Settings::default()).await
         }
     };
     hear(ours.clone(), theirs).await.map(|_| ()).unwrap();
