@@ -88,7 +88,7 @@ enum What {
 struct Running {
     machine: Adopt,
     heads: Arc<WriterHeads>,
-    frozen: Option<Arc<Head>>,
+    frozen: Option<Vec<Arc<Head>>>,
     block: Option<BlockMeta>,
     /// The task of the last output.
     task: Option<tokio::task::JoinHandle<()>>,
@@ -310,8 +310,9 @@ impl Adoptions {
                 segments.into_iter().map(|(n, segment)| loader.fetch(n, segment).map(move |read| (n, read)).boxed());
             let mut fetched = futures::stream::iter(fetches).buffered(FETCH_AHEAD);
             while let Some((n, read)) = fetched.next().await {
-                let taken_in = read.and_then(|columns| {
-                    loader.heads.take_in(n, &columns).map(|_| ()).map_err(|e| NotRead::Never(chain(&e)))
+                let taken_in = read.and_then(|(header, columns)| {
+                    let taken_in = loader.heads.take_in_adopted(n, header.first_after_cut, &columns);
+                    taken_in.map(|_| ()).map_err(|e| NotRead::Never(chain(&e)))
                 });
                 let is_loaded = taken_in.is_ok();
                 let what = match taken_in {
@@ -335,7 +336,7 @@ impl Adoptions {
 
     fn pack(&mut self, id: WriterId, attempt: u64) {
         let Some(running) = self.running.get_mut(&id) else { return };
-        let head = running.frozen.get_or_insert_with(|| running.heads.freeze_all()).clone();
+        let heads = running.frozen.get_or_insert_with(|| running.heads.freeze_all()).clone();
         // Queries that wait for segments that are quarantined since plan again, and then know what is missing.
         running.heads.set_whole();
         let lease = running.machine.lease();
@@ -343,7 +344,7 @@ impl Adoptions {
         let (cluster, built_at) = self.shared.parts.group.read(|index| (index.cluster(), index.revision()));
         let (events, bucket) = (self.events.clone(), self.shared.parts.bucket.clone());
         running.task = Some(runtime::spawn(async move {
-            let packed = runtime::blocking(move || pack(&head, cluster, block, built_at)).await;
+            let packed = runtime::blocking(move || pack(&heads, cluster, block, built_at)).await;
             let what = match packed {
                 Ok((object, meta)) => match bucket.put_pieces(&block.key(), object).await {
                     Ok(()) => What::Stored(meta),
@@ -401,13 +402,17 @@ struct Loader {
 
 impl Loader {
     /// Reads a segment under the key that the index names, or another attempt's: all hold the same bytes, if whole.
-    async fn fetch(&self, n: SegmentNumber, segment: SegmentMeta) -> Result<segment::Columns, NotRead> {
+    async fn fetch(
+        &self,
+        n: SegmentNumber,
+        segment: SegmentMeta,
+    ) -> Result<(segment::Header, segment::Columns), NotRead> {
         let others = (0..=OTHER_ATTEMPTS_MAX).filter(|&attempt| attempt != segment.attempt);
         let mut damaged = None;
         for attempt in std::iter::once(segment.attempt).chain(others) {
             match self.shared.parts.bucket.get(&ObjectKey::Segment { writer: self.id, n, attempt }).await {
                 Ok(object) => match self.decode(n, &object) {
-                    Ok(columns) => return Ok(columns),
+                    Ok(read) => return Ok(read),
                     Err(why) => damaged = damaged.or(Some(why)),
                 },
                 Err(e) if e.kind() == bucket::ErrorKind::NotFound => {}
@@ -417,11 +422,11 @@ impl Loader {
         Err(NotRead::Never(damaged.unwrap_or_else(|| "it is not in the bucket".to_owned())))
     }
 
-    fn decode(&self, n: SegmentNumber, object: &Bytes) -> Result<segment::Columns, String> {
+    fn decode(&self, n: SegmentNumber, object: &Bytes) -> Result<(segment::Header, segment::Columns), String> {
         let (header, columns) = segment::decode(object).map_err(|e| chain(&e))?;
         if (header.writer, header.n) != (self.id, n) {
             return Err(format!("it says that it is segment {} of writer {}", header.n, header.writer));
         }
-        Ok(columns)
+        Ok((header, columns))
     }
 }

@@ -75,12 +75,24 @@ struct Progress {
 
 #[derive(Debug)]
 struct Generations {
-    /// The head that is being cut, with the cut it started from.
-    frozen: Option<(SegmentNumber, Arc<Head>)>,
+    /// The head that is being cut, with the cut it started from. More than one, oldest first, only of an adopted writer.
+    frozen: Option<(SegmentNumber, Vec<Arc<Head>>)>,
     frozen_bytes: usize,
     /// The cut that `growing` starts from.
     cut: SegmentNumber,
     growing: Head,
+}
+
+impl Generations {
+    /// Moves the growing head to the frozen ones and starts a new one.
+    fn freeze(&mut self) -> Arc<Head> {
+        let upto = self.growing.applied();
+        let frozen = Arc::new(std::mem::replace(&mut self.growing, Head::new(upto)));
+        let from = std::mem::replace(&mut self.cut, upto);
+        self.frozen_bytes += frozen.stats().bytes;
+        self.frozen.get_or_insert_with(|| (from, Vec::new())).1.push(frozen.clone());
+        frozen
+    }
 }
 
 impl WriterHeads {
@@ -110,17 +122,31 @@ impl WriterHeads {
         let mut generations = self.generations.write();
         assert!(generations.frozen.is_none(), "a head is frozen while another still is");
         assert_eq!(generations.growing.applied(), upto, "a head is frozen at its last segment");
-        let frozen = Arc::new(std::mem::replace(&mut generations.growing, Head::new(upto)));
-        let from = std::mem::replace(&mut generations.cut, upto);
-        generations.frozen = Some((from, frozen.clone()));
-        generations.frozen_bytes = frozen.stats().bytes;
-        frozen
+        generations.freeze()
     }
 
-    /// Freezes the growing head wherever it ends: an adopted writer's, which grows no more.
-    pub(crate) fn freeze_all(&self) -> Arc<Head> {
-        let applied = self.generations.read().growing.applied();
-        self.freeze(applied)
+    /// Takes in a segment of an adopted writer, which may be the first above a cut point whose cut was never committed:
+    /// from there on every series is spelled anew, so it begins a head of its own.
+    pub(crate) fn take_in_adopted(
+        &self,
+        n: SegmentNumber,
+        first_after_cut: bool,
+        columns: &segment::Columns,
+    ) -> Result<HeadStats, HeadError> {
+        if first_after_cut {
+            let mut generations = self.generations.write();
+            if generations.growing.applied() > generations.cut {
+                generations.freeze();
+            }
+        }
+        self.take_in(n, columns)
+    }
+
+    /// Freezes the growing head wherever it ends, and returns all of an adopted writer's, oldest first: it grows no more.
+    pub(crate) fn freeze_all(&self) -> Vec<Arc<Head>> {
+        let mut generations = self.generations.write();
+        generations.freeze();
+        generations.frozen.iter().flat_map(|(_, frozen)| frozen.iter().cloned()).collect()
     }
 
     /// Says that nothing is still to come: all that can be read of an adopted writer was taken in. A plan of before the rest
@@ -193,7 +219,7 @@ impl WriterHeads {
             Err(source) => Err(HeadsError::Head { writer: self.writer, source }),
         };
         match &generations.frozen {
-            Some((from, frozen)) if *from == plan.cut => on(frozen)?,
+            Some((from, frozen)) if *from == plan.cut => frozen.iter().try_for_each(|head| on(head))?,
             _ if generations.cut == plan.cut => {}
             _ => return Err(HeadsError::PlanAgain(self.writer)),
         }
@@ -221,6 +247,11 @@ impl Heads {
     /// Whose heads are here.
     pub(crate) fn writers(&self) -> Vec<WriterId> {
         self.writers.read().keys().copied().collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_any_frozen(&self) -> bool {
+        self.writers.read().values().any(|heads| heads.generations.read().frozen.is_some())
     }
 
     pub(crate) fn find(&self, writer: WriterId) -> Option<Arc<WriterHeads>> {

@@ -16,6 +16,7 @@ use crate::{HeadPlan, IndexGroup, Ingester, Parts, PushError, Reason, Settings};
 struct Process {
     ingester: Ingester,
     group: IndexGroup,
+    bucket: Arc<Bucket>,
     tasks: Tasks,
 }
 
@@ -33,7 +34,7 @@ impl Process {
         let tasks = Tasks::new(Shutdown::new());
         let parts = Parts {
             group: group.clone(),
-            bucket,
+            bucket: bucket.clone(),
             clock,
             random: Random::from_system().unwrap(),
             registry,
@@ -42,7 +43,7 @@ impl Process {
             session: Arc::new(crate::AlwaysInSession),
         };
         let ingester = Ingester::start(settings, parts).await.unwrap();
-        Process { ingester, group, tasks }
+        Process { ingester, group, bucket, tasks }
     }
 
     async fn push(&self, tenant: &str, series: &[(&str, &[(i64, f64)])]) -> Result<(), PushError> {
@@ -286,6 +287,35 @@ async fn a_writer_that_is_fenced_while_it_lives_is_born_again_and_adopted() {
     assert_eq!(process.group.read(|index| index.blocks().map(|block| block.samples).sum::<u64>()), 1);
     want.insert(labels("up"), samples(&[(2000, 2.0)]));
     assert_eq!(process.heads("a").await, want);
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn segments_above_a_cut_that_was_never_committed_are_adopted_with_those_below() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path()).await;
+    process.push("a", &[("up", &[(1000, 1.0)]), ("down", &[(1000, 7.0)])]).await.unwrap();
+    // The block does not get through, so the cut is not committed; what follows spells its series anew all the same.
+    process.bucket.faults().plant(bucket::Fault {
+        operation: bucket::Operation::Put,
+        concerns: |key| matches!(key, model::ObjectKey::Block { .. }),
+        times: u32::MAX,
+        effect: bucket::Effect::Fail,
+    });
+    process.ingester.cut_now();
+    while !process.ingester.heads().is_any_frozen() {
+        tokio::task::yield_now().await;
+    }
+    process.push("a", &[("other", &[(2000, 3.0)]), ("up", &[(2000, 2.0)])]).await.unwrap();
+    process.push("a", &[("up", &[(3000, 3.5)])]).await.unwrap();
+    process.crash().await;
+
+    let process = Process::start(folder.path()).await;
+    process.until(|index| index.writers().count() == 1).await;
+    let (aside, blocks) = process.group.read(|index| {
+        (index.quarantined().count(), index.blocks().map(|block| (block.series, block.samples)).collect::<Vec<_>>())
+    });
+    assert_eq!((aside, blocks), (0, vec![(3, 5)]));
     process.stop().await;
 }
 

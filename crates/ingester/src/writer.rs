@@ -448,7 +448,7 @@ impl Writer {
         let id = BlockId { right: Right::Writer(self.id), attempt };
         let (cluster, built_at) = self.shared.parts.group.read(|index| (index.cluster(), index.revision()));
         runtime::spawn(async move {
-            let packed = runtime::blocking(move || pack(&frozen, cluster, id, built_at)).await;
+            let packed = runtime::blocking(move || pack(&[frozen], cluster, id, built_at)).await;
             let event = match packed {
                 Ok((object, block)) => match bucket.put_pieces(&id.key(), object).await {
                     Ok(()) => Event::BlockStored(block),

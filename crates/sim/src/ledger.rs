@@ -23,7 +23,9 @@ pub(crate) struct Segment {
     pub writer: WriterId,
     pub n: SegmentNumber,
     pub sealed_at: Revision,
-    /// Series named for the first time since the cut.
+    /// What follows a cut point: every series is spelled anew, whether the cut is ever committed or not.
+    pub first_after_cut: bool,
+    /// Series named for the first time since the cut point.
     pub spells: Vec<Series>,
     pub occurrences: Vec<Occurrence>,
 }
@@ -134,6 +136,7 @@ impl Ledger {
                 writer: WriterId(since),
                 n: 0,
                 sealed_at: block.built_at,
+                first_after_cut: false,
                 spells: vec![],
                 occurrences: block.occurrences.clone(),
             };

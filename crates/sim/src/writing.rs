@@ -28,6 +28,8 @@ pub(crate) struct Appender {
     spelled: BTreeSet<Series>,
     sealed: SegmentNumber,
     cut_wanted: bool,
+    /// A cut point was set after the last seal.
+    is_past_cut: bool,
 }
 
 /// A writer while it is registered.
@@ -73,9 +75,14 @@ impl Head {
     }
 }
 
-/// Takes segments in as a head does: each series must be spelled since the cut before its id is used.
+/// Takes segments in as a head does: between two cut points each series is spelled once, before its id is used.
 pub(crate) fn fold(world: &World, spelled: &mut BTreeSet<Series>, segment: &Segment) -> Result<(), String> {
-    spelled.extend(segment.spells.iter().copied());
+    if segment.first_after_cut {
+        spelled.clear();
+    }
+    if let Some(series) = segment.spells.iter().find(|series| !spelled.insert(**series)) {
+        return Err(format!("segment {} of {} spells series {series} again", segment.n, segment.writer));
+    }
     let strange = segment.occurrences.iter().find(|at| !spelled.contains(&world.ledger.sample(**at).series));
     match strange {
         Some(_) => Err(format!("segment {} of {} names a series that is not spelled", segment.n, segment.writer)),
@@ -188,6 +195,7 @@ impl World {
             writer: life.id,
             n,
             sealed_at,
+            first_after_cut: n == 1 || std::mem::take(&mut appender.is_past_cut),
             spells: std::mem::take(&mut appender.spells),
             occurrences: std::mem::take(&mut appender.open),
         });
@@ -196,6 +204,7 @@ impl World {
         let is_cut_point = std::mem::take(&mut appender.cut_wanted);
         if is_cut_point {
             appender.spelled.clear();
+            appender.is_past_cut = true;
         }
         let writer = segment.writer;
         self.ledger.segments.insert((writer, n), segment);
@@ -335,6 +344,7 @@ impl World {
         let appender = &mut self.process(slot).appender;
         if appender.open.is_empty() {
             appender.spelled.clear();
+            appender.is_past_cut = true;
             let upto = appender.sealed;
             self.step_cut(slot, cut::Input::Pointed { upto });
         } else {
