@@ -497,12 +497,11 @@ pub(crate) fn flush_rules(rates: &Rates) -> flush::FlushRules {
         segment_bytes_max: 20,
         retry_delay_min: Duration::from_millis(100),
         retry_delay_max: Duration::from_secs(2),
-        // As in a directory, and as in an object store.
-        attempts: (rates.put_slots > 1).then_some(flush::AttemptRules {
-            timeout_min: Duration::from_millis(400),
-            timeout_max: Duration::from_secs(4),
+        attempts: rates.hedges.then_some(flush::AttemptRules {
+            timeout_min: Duration::from_millis(800),
+            timeout_max: Duration::from_secs(5),
             hedge_min: Duration::from_millis(20),
-            hedge_unknown: Duration::from_millis(100),
+            hedge_unknown: Duration::from_millis(300),
         }),
     }
 }

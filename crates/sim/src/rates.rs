@@ -21,6 +21,8 @@ pub(crate) struct Rates {
     pub cut_age: u64,
     pub head_samples_max: usize,
     pub put_slots: usize,
+    /// Whether PUTs of segments are timed out and hedged, as over a network.
+    pub hedges: bool,
     pub groups: u16,
 
     pub net_loss: u64,
@@ -74,6 +76,7 @@ impl Rates {
             cut_age: SECOND + random.below(8 * SECOND),
             head_samples_max: 10 + random.below(200) as usize,
             put_slots: 1 + random.below(3) as usize,
+            hedges: half(),
             groups: 2 + random.below(4) as u16,
             net_loss: per_mille(150),
             net_duplicate: per_mille(100),

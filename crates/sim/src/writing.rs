@@ -177,9 +177,8 @@ impl World {
             match output {
                 flush::Output::Seal(n) => self.seal(slot, n),
                 flush::Output::Put { n, attempt } => self.put_segment(slot, n, attempt),
+                flush::Output::Abandon { n, attempt, .. } => self.abandon_put(slot, n, attempt),
                 flush::Output::Propose { n, attempt } => self.propose_segment(slot, n, attempt),
-                // Nobody waits for it any more; it may still be stored, whenever.
-                flush::Output::Abandon { .. } => {}
             }
         }
     }
@@ -221,6 +220,14 @@ impl World {
         let (writer, segment) = (life.id, life.pending[&n].0.clone());
         let key = ObjectKey::Segment { writer, n, attempt };
         self.request(slot, Op::Segment { writer, n, attempt }, Request::Put(key, Object::Segment(segment)));
+    }
+
+    /// Nobody waits for it any more; it may land all the same.
+    fn abandon_put(&mut self, slot: usize, n: SegmentNumber, attempt: u32) {
+        let process = self.process(slot);
+        let Some(id) = process.writer_id() else { return };
+        let is_it = |op: &Op| matches!(op, Op::Segment { writer, n: of, attempt: number } if (*writer, *of, *number) == (id, n, attempt));
+        process.ops.retain(|_, op| !is_it(op));
     }
 
     pub(crate) fn segment_stored(
