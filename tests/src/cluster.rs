@@ -24,7 +24,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` nodes that begin a cluster together, and waits until each is ready.
+    /// Starts `count` nodes that begin a cluster together, and waits until each is ready and votes.
     pub fn start(settings: &Settings, store: Store, count: usize) -> Result<Cluster> {
         let mut cluster = Cluster {
             nodes: Vec::new(),
@@ -39,7 +39,17 @@ impl Cluster {
         for number in 0..count {
             cluster.nodes[number].wait_until_ready().with_context(|| format!("node {number}"))?;
         }
+        cluster.wait_for_voters(count);
         Ok(cluster)
+    }
+
+    /// Waits until so many nodes vote, as every node knows: before, the loss of one may be the loss of most.
+    #[track_caller]
+    pub fn wait_for_voters(&self, count: usize) {
+        wait_for("the nodes vote", || {
+            let votes = |node: &Node| node.client().metric("bellrock_consensus_voters").ok().flatten();
+            self.nodes.iter().all(|node| votes(node) == Some(count as f64)).then_some(())
+        });
     }
 
     fn settings_of(&self, number: usize, peer: SocketAddr) -> Settings {

@@ -17,15 +17,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub async fn change_members(member: Member, rules: Rules, tasks: Tasks) {
     let shutdown = tasks.shutdown().clone();
     loop {
+        let change = member.next_change(&rules);
+        if let Some(change) = change {
+            match member.carry_out(change).await {
+                Ok(()) => {
+                    tracing::info!(?change, "the index's members changed");
+                    continue;
+                }
+                // It is looked at again, from what the members are then.
+                Err(error) => tracing::info!(?change, error, "the index's members not changed"),
+            }
+        }
         tokio::select! {
             () = shutdown.reached(Stage::Draining) => return,
             () = member.shared.clock.sleep(LOOK_EVERY) => {}
-        }
-        let Some(change) = member.next_change(&rules) else { continue };
-        match member.carry_out(change).await {
-            Ok(()) => tracing::info!(?change, "the index's members changed"),
-            // It is looked at again, from what the members are then.
-            Err(error) => tracing::info!(?change, error, "the index's members not changed"),
         }
     }
 }
