@@ -92,6 +92,28 @@ fn any_node_may_fail_over_garage() {
 }
 
 #[test]
+fn of_two_nodes_the_one_that_follows_may_fail_and_come_back() {
+    let store = Store::start(Kind::Directory).unwrap();
+    let mut cluster = Cluster::start(&settings(), store, 2).unwrap();
+    let leader = cluster.leader();
+    let (writer, follower) = (cluster.nodes[leader].client().clone(), 1 - leader);
+    wait_for("the write is taken", || (push(&writer, 0) / 100 == 2).then_some(()));
+    cluster.nodes[follower].kill().unwrap();
+    for i in 1..5 {
+        wait_for("the write is taken", || (push(&writer, i) / 100 == 2).then_some(()));
+    }
+    // What the bucket holds of the index is now newer than what the follower has.
+    let metric = |name: &str| writer.metric(name).unwrap();
+    let applied = metric("bellrock_consensus_applied_position");
+    wait_for("the index is stored", || (metric("bellrock_compactor_stored_position") >= applied).then_some(()));
+    cluster.nodes[follower].start_again().unwrap();
+    let follower = cluster.nodes[follower].client();
+    assert_eq!(wait_for("the follower answers", || newest_count(follower)), 5);
+    wait_for("the follower takes a write", || (push(follower, 5) / 100 == 2).then_some(()));
+    assert_eq!(wait_for("the leader answers", || newest_count(&writer)), 6);
+}
+
+#[test]
 fn without_most_of_the_voters_writes_are_refused_at_once_and_reads_go_on_with_a_warning() {
     let mut cluster = cluster(Kind::Directory).unwrap();
     check_all_see_all(&cluster, 0, 6, 0);

@@ -39,7 +39,7 @@ impl Cluster {
         for number in 0..count {
             cluster.nodes[number].wait_until_ready().with_context(|| format!("node {number}"))?;
         }
-        cluster.wait_for_voters(count);
+        cluster.wait_for_voters(::cluster::voters_wanted(count));
         Ok(cluster)
     }
 

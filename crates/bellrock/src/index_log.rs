@@ -86,8 +86,8 @@ async fn check_bucket(group: &IndexGroup, bucket: &Bucket, cluster: Cluster) -> 
             bucket.place(),
         );
     }
-    // One replica of several may be behind what the others have stored.
-    if group.members().voters.len() <= 1 {
+    // One replica of several, or one that only follows, may be behind what the others have stored.
+    if group.members().voters == [group.identity().id] {
         compactor::check_index_is_newest(bucket, group.read(|index| index.revision())).await?;
     }
     Ok(())
