@@ -105,7 +105,7 @@ fn of_two_nodes_the_one_that_follows_may_fail_and_come_back() {
     // What the bucket holds of the index is now newer than what the follower has.
     let metric = |name: &str| writer.metric(name).unwrap();
     let applied = metric("bellrock_consensus_applied_position");
-    wait_for("the index is stored", || (metric("bellrock_compactor_stored_position") >= applied).then_some(()));
+    wait_for("the index is stored", || (metric("bellrock_compactor_index_stored_position") >= applied).then_some(()));
     cluster.nodes[follower].start_again().unwrap();
     let follower = cluster.nodes[follower].client();
     assert_eq!(wait_for("the follower answers", || newest_count(follower)), 5);
