@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub fenced: Notify,
     /// Why the last PUT failed, while PUTs fail: `/-/ready` says it.
     pub failing: Mutex<Option<String>>,
+    /// Why the index takes no entries, while it takes none.
+    pub index_failing: Mutex<Option<String>>,
     /// Adoption that is under way, in words; empty when all is loaded.
     pub adopting: Mutex<Vec<String>>,
     pub hasher: SeriesHasher,
@@ -129,6 +131,7 @@ impl Ingester {
             registration: Mutex::default(),
             fenced: Notify::new(),
             failing: Mutex::new(None),
+            index_failing: Mutex::new(None),
             adopting: Mutex::new(Vec::new()),
             hasher,
             settings,
@@ -159,6 +162,7 @@ impl Ingester {
     /// What is wrong, in words for an operator; empty when all is well.
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles: Vec<String> = self.shared.failing.lock().iter().cloned().collect();
+        troubles.extend(self.shared.index_failing.lock().iter().cloned());
         troubles.extend(self.shared.adopting.lock().iter().cloned());
         troubles
     }

@@ -526,10 +526,14 @@ pub(crate) async fn propose(shared: &Shared, command: Command) -> Result<Result<
     let mut delay = RETRY_DELAY_MIN;
     loop {
         match shared.parts.group.propose(entry.clone()).await {
-            Ok(applied) => return Ok(applied),
+            Ok(applied) => {
+                // Whatever it did: entries are taken again, also when no write comes to show it.
+                *shared.index_failing.lock() = None;
+                return Ok(applied);
+            }
             Err(e) if e.kind() == consensus::ErrorKind::Unavailable && !matches!(e, ProposeError::Closed) => {
                 warn!(error = chain(&e), entry = what, "entry not committed, trying again");
-                *shared.failing.lock() = Some(format!("writes fail: the index takes no entries: {}", chain(&e)));
+                *shared.index_failing.lock() = Some(format!("writes fail: the index takes no entries: {}", chain(&e)));
                 shared.parts.clock.sleep(delay).await;
                 delay = (delay * 2).min(RETRY_DELAY_MAX);
             }

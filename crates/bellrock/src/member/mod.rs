@@ -36,6 +36,8 @@ pub use lead::change_members;
 
 /// A session lasts this long after its last renewal; the leader fences no earlier.
 pub const SESSION_MAX: Duration = Duration::from_secs(3);
+/// This node takes its own session for so much longer: the fence is what counts, and the next leader is there in less.
+const SESSION_SLACK: Duration = Duration::from_secs(7);
 /// How often a session is renewed: several may be lost before it ends.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// A renewal that is not answered by then is tried again.
@@ -327,7 +329,7 @@ impl Member {
     }
 
     fn extend_session(&self, renewed_at: Duration) {
-        self.shared.session_until.send_replace(Some(renewed_at + SESSION_MAX));
+        self.shared.session_until.send_replace(Some(renewed_at + SESSION_MAX + SESSION_SLACK));
     }
 
     /// Notes in the index how a node is reached, if it says something new. Only the leader does.
