@@ -25,6 +25,7 @@ mod crash;
 mod discovery;
 mod disks;
 mod layering;
+mod migrate;
 mod operating;
 mod power;
 mod promqltest;

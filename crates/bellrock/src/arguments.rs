@@ -19,6 +19,13 @@ pub enum Command {
         /// As above.
         faults: Vec<Fault>,
     },
+    /// Move the bucket of the process that serves.
+    BucketMigrate {
+        /// As above; `to` and what belongs to it have become `bucket`.
+        flags: Vec<(String, String)>,
+        /// As above.
+        faults: Vec<Fault>,
+    },
     /// Rebuild the index from the bucket.
     Recover {
         /// As above.
@@ -44,11 +51,14 @@ pub fn parse(arguments: &[String]) -> Command {
     let mut flags = Vec::new();
     let mut faults = Vec::new();
     let mut rest = arguments.iter().peekable();
-    let (mut is_check, mut is_recover) = (false, false);
+    let (mut is_check, mut is_migrate, mut is_recover) = (false, false, false);
     if rest.next_if(|first| *first == "bucket").is_some() {
-        match rest.next_if(|second| *second == "check") {
-            Some(_) => is_check = true,
-            None => faults.push(Fault("bucket wants to be told what to do: bellrock bucket check".to_string())),
+        match rest.next_if(|second| ["check", "migrate"].contains(&second.as_str())).map(String::as_str) {
+            Some("check") => is_check = true,
+            Some(_) => is_migrate = true,
+            None => faults.push(Fault(
+                "bucket wants to be told what to do: bellrock bucket check, or bellrock bucket migrate".to_string(),
+            )),
         }
     } else if rest.next_if(|first| *first == "recover").is_some() {
         is_recover = true;
@@ -68,11 +78,27 @@ pub fn parse(arguments: &[String]) -> Command {
             faults.push(Fault(format!("{argument} has no value")));
         }
     }
-    match (is_check, is_recover) {
-        (true, _) => Command::BucketCheck { flags, faults },
-        (_, true) => Command::Recover { flags, faults },
+    match (is_check, is_migrate, is_recover) {
+        (true, ..) => Command::BucketCheck { flags, faults },
+        (_, true, _) => migrate(flags, faults),
+        (.., true) => Command::Recover { flags, faults },
         _ => Command::Serve { flags, faults },
     }
+}
+
+/// The target's flags are the bucket's under another name: the bucket is what it is to become.
+fn migrate(mut flags: Vec<(String, String)>, mut faults: Vec<Fault>) -> Command {
+    for (key, _) in &mut flags {
+        if key == "bucket" || key.starts_with("bucket.") {
+            faults.push(Fault(format!("--{key} is for serving: bucket migrate takes where to as --to and --to.…")));
+        } else if let Some(rest) = key.strip_prefix("to").filter(|rest| rest.is_empty() || rest.starts_with('.')) {
+            *key = format!("bucket{rest}");
+        }
+    }
+    if !flags.iter().any(|(key, _)| key == "bucket") {
+        faults.push(Fault("bucket migrate needs --to, such as s3://NAME/PREFIX".to_string()));
+    }
+    Command::BucketMigrate { flags, faults }
 }
 
 #[cfg(test)]
@@ -112,7 +138,21 @@ mod tests {
         let parse = |line: &str| parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>());
         let flags = vec![("bucket".to_string(), "s3://m".to_string())];
         assert_eq!(parse("bucket check --bucket s3://m"), Command::BucketCheck { flags, faults: vec![] });
-        check("bucket --data x", &[("data", "x")], &["bucket wants to be told what to do: bellrock bucket check"]);
+        let fault = "bucket wants to be told what to do: bellrock bucket check, or bellrock bucket migrate";
+        check("bucket --data x", &[("data", "x")], &[fault]);
+    }
+
+    #[test]
+    fn bucket_migrate_takes_the_targets_flags_under_another_name() {
+        let parse = |line: &str| parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>());
+        let flags = [("data", "x"), ("bucket", "s3://m"), ("bucket.region", "r")];
+        let flags = flags.map(|(key, text)| (key.to_string(), text.to_string())).to_vec();
+        let line = "bucket migrate --data x --to s3://m --to.region r";
+        assert_eq!(parse(line), Command::BucketMigrate { flags, faults: vec![] });
+        for (line, fault) in [("--data x", "needs --to"), ("--to s3://m --bucket s3://n", "--bucket is for serving")] {
+            let Command::BucketMigrate { faults, .. } = parse(&format!("bucket migrate {line}")) else { panic!() };
+            assert!(faults.len() == 1 && faults[0].0.contains(fault), "{faults:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use runtime::Shutdown;
 
 use crate::late::Late;
 use crate::member::Member;
+use crate::mover::Mover;
 
 /// Looks at the parts of this process.
 pub struct NodeHealth {
@@ -13,6 +14,8 @@ pub struct NodeHealth {
     pub ingester: Late<Ingester>,
     /// Knows what keeps this node out of its cluster, and what is quarantined.
     pub member: Late<Member>,
+    /// Knows whether the bucket moves.
+    pub mover: Mover,
     /// Knows whether the process stops.
     pub shutdown: Shutdown,
 }
@@ -27,6 +30,7 @@ impl Health for NodeHealth {
             not_ready.push("the process is stopping (stopping)".to_string());
         }
         let mut notices = member.notices();
+        notices.extend(self.mover.notice());
         notices.extend(member.group().read(|index| {
             let quarantined = index.quarantined().map(|quarantined| {
                 format!(

@@ -14,6 +14,8 @@ with PromQL. What it has answered for is on disk.
 
 Usage:  bellrock [serve] [--SETTING VALUE]...
         bellrock bucket check [--SETTING VALUE]...   tries the store of --bucket
+        bellrock bucket migrate --data FOLDER --to URL [--to.SETTING VALUE]...
+                                                     moves a running node's directory to an object store
         bellrock recover [--SETTING VALUE]...        rebuilds a lost index from the bucket
         bellrock --help | --version
 

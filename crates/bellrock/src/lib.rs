@@ -7,6 +7,8 @@
 
 mod arguments;
 mod bucket_check;
+mod bucket_migrate;
+mod control;
 mod greeting;
 mod heads;
 mod health;
@@ -15,6 +17,7 @@ mod index_log;
 mod late;
 mod logging;
 mod member;
+mod mover;
 mod process_metrics;
 mod recover;
 mod roles;
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         }
         Command::Serve { flags, faults } => (serve::run, flags, faults),
         Command::BucketCheck { flags, faults } => (bucket_check::run, flags, faults),
+        Command::BucketMigrate { flags, faults } => (bucket_migrate::run, flags, faults),
         Command::Recover { flags, faults } => (recover::run, flags, faults),
     };
     let surroundings = Surroundings { flags, variables: variables() };

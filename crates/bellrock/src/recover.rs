@@ -50,6 +50,7 @@ async fn recover_into(settings: &Settings, data: &DataDir) -> Result<()> {
         None => Location::Own(data.folder("bucket")?),
     };
     let bucket = Bucket::open(location, clock.clone(), &registry).await?;
+    bucket.finish_move(&data.path().join("bucket")).await?;
     let Some(before) = bucket.cluster().await? else {
         bail!("the bucket in {} has no cluster.json: there is nothing to recover (no-cluster)", bucket.place());
     };

@@ -27,11 +27,12 @@ use crate::late::Late;
 use crate::logging::{self, LogLevel, chain};
 use crate::member::heads::ClusterHeads;
 use crate::member::{self, Member, together};
+use crate::mover::Mover;
 use crate::services::{LocalIngest, LocalQueries};
 use crate::settings::sources::Surroundings;
 use crate::settings::{Loaded, Settings};
 use crate::signals::Signals;
-use crate::{greeting, process_metrics, roles};
+use crate::{control, greeting, process_metrics, roles};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -76,7 +77,8 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     let addresses = local_addresses(&listeners)?;
     let shutdown = Shutdown::new();
     let base = Base::new(clock.clone(), Tasks::new(shutdown.clone()))?;
-    let roles = Roles::default();
+    let roles = Roles::of(&base);
+    serve_control(&data, &base, &roles.mover);
     let (tasks, fronts) = (base.tasks.clone(), base.serve_api(settings, &roles, listeners));
     greet(&addresses, &data, settings.bucket.as_ref());
     let building = Node::build(settings, &data, base, roles, peer_listeners, &addresses, level, fronts);
@@ -93,6 +95,19 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
         None => stop(&tasks, &*clock, &mut signals).await,
     }
     Ok(shutdown.reason().unwrap_or_else(|| StopReason::Requested("asked to".to_string())))
+}
+
+/// Hears programs of the same user; without that it serves all the same.
+fn serve_control(data: &DataDir, base: &Base, mover: &Mover) {
+    let listener = match runtime::listen_in(data.path()) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(%error, id = "no-control-socket", "no socket in the data folder: bucket migrate won't work");
+            return;
+        }
+    };
+    let (mover, clock, shutdown) = (mover.clone(), base.clock.clone(), base.tasks.shutdown().clone());
+    base.tasks.spawn("control.serve", Stage::Draining, control::serve(listener, mover, clock, shutdown));
 }
 
 fn local_addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>> {
@@ -137,11 +152,19 @@ struct Base {
 }
 
 /// The roles, once they run.
-#[derive(Default)]
 struct Roles {
     ingester: Late<Ingester>,
     querier: Late<Querier>,
     member: Late<Member>,
+    mover: Mover,
+}
+
+impl Roles {
+    fn of(base: &Base) -> Roles {
+        let member: Late<Member> = Late::default();
+        let mover = Mover::new(member.clone(), base.clock.clone(), base.random.clone(), base.tasks.clone());
+        Roles { ingester: Late::default(), querier: Late::default(), member, mover }
+    }
 }
 
 impl Base {
@@ -159,7 +182,7 @@ impl Base {
         let parts = api::Parts {
             ingest: Arc::new(LocalIngest { ingester: ingester.clone(), member: member.clone() }),
             queries: Arc::new(LocalQueries(roles.querier.clone())),
-            health: Arc::new(NodeHealth { ingester, member, shutdown: shutdown.clone() }),
+            health: Arc::new(NodeHealth { ingester, member, mover: roles.mover.clone(), shutdown: shutdown.clone() }),
             clock: self.clock.clone(),
             random: self.random.clone(),
             registry: self.registry.clone(),
@@ -204,6 +227,9 @@ impl Node {
             None => Location::Own(data.folder("bucket")?),
         };
         let bucket = Bucket::open(location, clock.clone(), &registry).await?;
+        if settings.bucket.is_some() && bucket.finish_move(&data.path().join("bucket")).await? {
+            tracing::info!(bucket = bucket.place(), "the move to this bucket is finished");
+        }
         if bucket.is_remote() {
             tracing::info!(
                 bucket = bucket.place(),
@@ -230,6 +256,9 @@ impl Node {
         let (index, node) = (member.group(), member.node());
         check_cluster(&tasks, bucket.clone(), index.clone(), clock.clone());
 
+        if settings.bucket.is_none() {
+            roles.mover.set_bucket(bucket.clone());
+        }
         let collected = bucket.clone();
         let queried = Arc::new(for_queries(&bucket, settings, data, &registry).await?);
         let parts = ingester::Parts {
@@ -307,10 +336,11 @@ impl Node {
     }
 }
 
-/// The bucket as queries use it: reads of a remote one are tried until the query's own deadline, and copies are kept.
+/// The bucket as queries use it: reads of a remote one are tried until the query's own deadline, and copies are kept; from
+/// the next start on, if it becomes one while it is used.
 async fn for_queries(bucket: &Bucket, settings: &Settings, data: &DataDir, registry: &Registry) -> Result<Bucket> {
     if !bucket.is_remote() {
-        return Ok(bucket.clone());
+        return Ok(bucket.with_patience(Duration::MAX));
     }
     let folder = data.path().join("cache");
     let cache = RangeCache::open(&folder, settings.cache, registry)

@@ -15,7 +15,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use runtime::Random;
 
 use crate::error::{BucketError, ErrorKind, Operation, chain};
-use crate::store::Bucket;
+use crate::place::Place;
+
+/// Begins the name of the folder of a check's objects.
+pub const FOLDER_PREFIX: &str = "check-";
 
 /// No request of a check takes longer on a store that could be used.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -98,18 +101,18 @@ impl Findings {
     }
 }
 
-impl Bucket {
-    /// Tries the store. Nothing that is in the bucket is touched.
+impl Place {
+    /// Tries the store. Nothing that is in it is touched.
     pub async fn check(&self, random: &Random) -> Findings {
-        let folder = format!("check-{:016x}", random.u64());
-        let mut check = Check { bucket: self, folder, findings: Findings::default() };
+        let folder = format!("{FOLDER_PREFIX}{:016x}", random.u64());
+        let mut check = Check { place: self, folder, findings: Findings::default() };
         check.run().await;
         check.findings
     }
 }
 
 struct Check<'a> {
-    bucket: &'a Bucket,
+    place: &'a Place,
     folder: String,
     findings: Findings,
 }
@@ -204,7 +207,7 @@ impl Check<'_> {
 
     async fn absent(&mut self) {
         let location = self.location("nothing");
-        let fetched = self.bucket.in_time_limit(REQUEST_TIMEOUT, self.store().get(&location)).await;
+        let fetched = self.place.in_time_limit(REQUEST_TIMEOUT, self.store().get(&location)).await;
         let outcome = match fetched {
             Ok(Err(error)) => match BucketError::sort(Operation::Get, "nothing", error) {
                 error if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -218,7 +221,7 @@ impl Check<'_> {
         let mut outcome = self.delete("a").await;
         if outcome.is_ok() {
             let location = self.location("a");
-            let fetched = self.bucket.in_time_limit(REQUEST_TIMEOUT, self.store().get(&location)).await;
+            let fetched = self.place.in_time_limit(REQUEST_TIMEOUT, self.store().get(&location)).await;
             outcome = match fetched {
                 Ok(Err(object_store::Error::NotFound { .. })) => Ok(()),
                 Ok(Err(error)) => Err(error.to_string()),
@@ -232,7 +235,7 @@ impl Check<'_> {
     }
 
     async fn large(&mut self, bytes: Bytes) {
-        let clock = self.bucket.clock();
+        let clock = self.place.clock();
         let since = clock.boottime();
         let mut outcome = self.put("large", &bytes).await;
         let put = clock.boottime().saturating_sub(since);
@@ -251,7 +254,7 @@ impl Check<'_> {
     }
 
     async fn times(&mut self, small: &Bytes) {
-        let clock = self.bucket.clock();
+        let clock = self.place.clock();
         let mut times = Vec::with_capacity(TIMED_PUTS);
         for i in 0..TIMED_PUTS {
             let since = clock.boottime();
@@ -273,9 +276,9 @@ impl Check<'_> {
     }
 
     async fn clocks(&mut self) {
-        let before_ms = self.bucket.clock().now_ms();
+        let before_ms = self.place.clock().now_ms();
         let outcome = self.put("c", &Bytes::from_static(b"x")).await;
-        let after_ms = self.bucket.clock().now_ms();
+        let after_ms = self.place.clock().now_ms();
         let location = self.location("c");
         let head = match outcome {
             Ok(()) => self.request(Operation::Get, "c", self.store().head(&location)).await,
@@ -313,7 +316,7 @@ impl Check<'_> {
     }
 
     fn what_no_request_shows(&mut self) {
-        if self.bucket.is_remote() {
+        if self.place.is_remote() {
             self.findings.add(
                 Verdict::Note,
                 "no request shows whether what the store has answered survives a power cut. Garage syncs nothing as it \
@@ -330,7 +333,7 @@ impl Check<'_> {
     }
 
     fn store(&self) -> &dyn ObjectStore {
-        self.bucket.store()
+        self.place.store()
     }
 
     fn location(&self, name: &str) -> Path {
@@ -346,14 +349,14 @@ impl Check<'_> {
         name: &str,
         work: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, String> {
-        let done = self.bucket.in_time_limit(REQUEST_TIMEOUT, work).await?;
+        let done = self.place.in_time_limit(REQUEST_TIMEOUT, work).await?;
         done.map_err(|error| chain(&BucketError::sort(operation, name, error)))
     }
 
     async fn put(&self, name: &str, bytes: &Bytes) -> Result<(), String> {
         let location = self.location(name);
         let work = async {
-            self.bucket
+            self.place
                 .ensure_folder(location.as_ref())
                 .await
                 .map_err(|source| object_store::Error::Generic { store: "directory", source: Box::new(source) })?;

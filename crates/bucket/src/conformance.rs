@@ -163,7 +163,7 @@ async fn a_check_finds_a_good_store_good_and_leaves_nothing() {
         let findings = bucket.check(&Random::from_seed(1)).await;
         assert!(findings.is_usable(), "{findings:#?}");
         assert!(findings.0.len() >= 15, "{findings:#?}");
-        assert_eq!(bucket.anything().await.unwrap(), None);
+        assert_eq!(bucket.whole().anything().await.unwrap(), None);
     }
 }
 

@@ -161,6 +161,32 @@ pub enum BucketError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The directory's bucket lies elsewhere now.
+    #[error("the bucket in {from} has moved to {to}: start with {settings} (bucket-moved)")]
+    Moved {
+        /// The directory.
+        from: String,
+        /// The new place.
+        to: String,
+        /// What to start with.
+        settings: String,
+    },
+    /// The note of a directory's bucket that has moved is not what was written.
+    #[error("moved.json in {folder} can't be read: {reason} (bucket-moved)")]
+    MovedFile {
+        /// The directory.
+        folder: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A move to this bucket has begun and not happened.
+    #[error("a move to the bucket in {to} has not happened: {from} is in force until it has (bucket-moving)")]
+    Moving {
+        /// Where the bucket was to move.
+        to: String,
+        /// Where it is.
+        from: String,
+    },
     /// The bucket belongs to another cluster, or to a later life of this one.
     #[error("the bucket is of cluster {found}, this process is of {expected}: it must not write here (other-cluster)")]
     OtherCluster {
@@ -182,9 +208,12 @@ impl BucketError {
             BucketError::Unavailable { .. } | BucketError::NoSuchBucket { .. } | BucketError::RequestRefused { .. } => {
                 ErrorKind::Unavailable
             }
-            BucketError::TooShort { .. } | BucketError::NotEmpty { .. } | BucketError::ClusterFile { .. } => {
-                ErrorKind::Corrupt
-            }
+            BucketError::TooShort { .. }
+            | BucketError::NotEmpty { .. }
+            | BucketError::ClusterFile { .. }
+            | BucketError::Moved { .. }
+            | BucketError::MovedFile { .. }
+            | BucketError::Moving { .. } => ErrorKind::Corrupt,
             BucketError::OtherCluster { .. } => ErrorKind::OtherCluster,
         }
     }

@@ -4,6 +4,8 @@
 //! [`model::ObjectKey`]s and nothing else. A remote store is asked again while it fails for a reason that may pass
 //! (`patience`); a directory is not. When a segment's PUT goes under another attempt's key is the ingester's policy.
 //!
+//! A bucket lies in one place (`place`), or in two while it moves from a directory to an object store (`places`, `moving`).
+//!
 //! It knows objects and ranges, but no format: checksums of sections are `block`'s and `segment`'s.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at and damage files behind the bucket"))]
 
@@ -18,7 +20,11 @@ mod folders;
 mod local;
 mod location;
 mod metrics;
+mod moved;
+mod moving;
 mod patience;
+mod place;
+mod places;
 mod remote;
 #[cfg(test)]
 #[allow(dead_code, reason = "the harness of the end-to-end tests, which use more of it")]
@@ -33,4 +39,6 @@ pub use error::{BucketError, ErrorKind, Operation};
 pub use faults::{Effect, Fault, Faults};
 pub use folders::Folder;
 pub use location::{Location, Protocol, Remote};
-pub use store::{Bucket, Listed};
+pub use moving::{Move, MoveError, MoveProgress, Step};
+pub use place::Listed;
+pub use store::Bucket;

@@ -75,6 +75,23 @@ impl Location {
         Ok(Location::Remote(Remote::new(protocol, name, prefix)))
     }
 
+    /// The settings that name this place, credentials apart: `--bucket s3://name --bucket.region garage`.
+    pub fn settings(&self) -> String {
+        let remote = match self {
+            Location::Own(path) | Location::Shared(path) => return format!("--bucket file://{}", path.display()),
+            Location::Remote(remote) => remote,
+        };
+        let slash = if remote.prefix.is_empty() { "" } else { "/" };
+        let mut text = format!("--bucket {}://{}{slash}{}", remote.protocol.scheme(), remote.name, remote.prefix);
+        let path_style = remote.path_style.map(|is_so| is_so.to_string());
+        for (name, value) in [("endpoint", &remote.endpoint), ("region", &remote.region), ("path-style", &path_style)] {
+            if let Some(value) = value {
+                text.push_str(&format!(" --bucket.{name} {value}"));
+            }
+        }
+        text
+    }
+
     /// Whether requests cross a network to a store with its own idea of time.
     pub fn is_remote(&self) -> bool {
         matches!(self, Location::Remote(_))
@@ -166,6 +183,7 @@ mod tests {
         remote.credentials = vec![("AWS_SECRET_ACCESS_KEY".to_owned(), Secret::new("hunter2"))];
         let location = Location::Remote(remote);
         assert_eq!(location.to_string(), "s3://m at http://[::1]:3900");
+        assert_eq!(location.settings(), "--bucket s3://m --bucket.endpoint http://[::1]:3900");
         assert!(!format!("{location:?}").contains("hunter2"));
     }
 

@@ -11,6 +11,8 @@ pub struct Metrics {
     errors: Counters<2>,
     pub retries: Counters<1>,
     pub unknown_names: Counter,
+    pub moved_objects: Counter,
+    pub moved_bytes: Counter,
 }
 
 #[derive(Clone)]
@@ -57,7 +59,12 @@ impl Metrics {
             "bellrock_bucket_unknown_names_total",
             "Names seen in listings that no object of Bellrock has. They are left alone; who put them there?",
         );
-        Metrics { operations: Operation::ALL.map(of), errors, retries, unknown_names }
+        let moved_objects = registry.counter(
+            "bellrock_bucket_moved_objects_total",
+            "Objects that bellrock bucket migrate has copied and compared. It is seen on; no alert needs it.",
+        );
+        let moved_bytes = registry.counter("bellrock_bucket_moved_bytes_total", "The bytes of these objects.");
+        Metrics { operations: Operation::ALL.map(of), errors, retries, unknown_names, moved_objects, moved_bytes }
     }
 
     pub fn record(&self, operation: Operation, seconds: f64, outcome: Result<u64, ErrorKind>) {

@@ -24,7 +24,12 @@ pub const TOTAL: Duration = Duration::from_secs(30);
 
 /// How long one attempt may take that moves this many bytes.
 pub fn attempt_limit(bytes: u64) -> Duration {
-    ATTEMPT_MIN + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+    ATTEMPT_MIN + time_for(bytes)
+}
+
+/// The time that these bytes take on the slowest line.
+pub fn time_for(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
 }
 
 /// The waits between the attempts of one operation.

@@ -1,109 +1,77 @@
-//! The bucket's face.
+//! The bucket's face: where its objects lie is `places`' and `place`'s to know.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt;
+use bytes::Bytes;
 use model::ObjectKey;
-use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, ObjectStoreExt};
 use runtime::{Clock, Random, Registry};
 
 use crate::cache::RangeCache;
-use crate::error::{BucketError, Operation, chain};
-use crate::faults::{Effect, Faults};
-use crate::folders::{Folder, parent};
-use crate::local::LocalFolders;
+use crate::check::Findings;
+use crate::error::BucketError;
+use crate::faults::Faults;
+use crate::folders::Folder;
 use crate::location::Location;
 use crate::metrics::Metrics;
-use crate::patience::{self, Delays};
-use crate::remote;
+use crate::patience;
+use crate::place::{Listed, Place};
+use crate::places::{Places, Targets};
 
-/// An object of a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listed {
-    /// Which.
-    pub key: ObjectKey,
-    /// Its length.
-    pub bytes: u64,
-}
+/// While a bucket moves, an ack waits for the new place: so long, with several attempts, then the move is given up. Below
+/// the time after which a write is answered 503.
+const MIRROR_PATIENCE: Duration = Duration::from_secs(7);
+
+/// How long one of these attempts may take that moves next to no bytes.
+const MIRROR_ATTEMPT: Duration = Duration::from_secs(2);
 
 /// Objects by key. Clones are the same bucket.
 #[derive(Clone)]
 pub struct Bucket {
-    store: Arc<dyn ObjectStore>,
-    beneath: Beneath,
-    place: Arc<str>,
-    clock: Arc<dyn Clock>,
-    metrics: Metrics,
+    places: Places<Place>,
+    /// How long operations are tried again, if not for as long as usual.
+    patience: Option<Duration>,
     faults: Faults,
     cache: Option<RangeCache>,
-}
-
-/// What the store is, as far as it matters for how to ask it.
-#[derive(Clone)]
-enum Beneath {
-    /// PUTs need their folders.
-    Folders(Arc<LocalFolders>),
-    /// Requests may be lost or slow; they are tried again for this long in all.
-    Remote { patience: Duration, random: Random },
 }
 
 impl Bucket {
     /// Opens a bucket. A directory is created if it is missing; of an object store nothing is asked yet.
     ///
     /// [`Location::Own`] is one process's at a time: half-written objects of a killed one are removed.
+    ///
+    /// Errors: `Moved` if the directory's bucket lies elsewhere now.
     pub async fn open(
         location: impl Into<Location>,
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> Result<Bucket, BucketError> {
-        let location = location.into();
-        let failed = |source| BucketError::sort(Operation::Open, &location.to_string(), source);
-        let (store, beneath, place) = match &location {
-            Location::Own(dir) | Location::Shared(dir) => {
-                let (path, is_own) = (dir.clone(), matches!(location, Location::Own(_)));
-                let opened = runtime::blocking(move || LocalFolders::open(&path, is_own)).await;
-                let folders =
-                    opened.map_err(|source| BucketError::sort(Operation::Open, &location.to_string(), source))?;
-                let root: PathBuf = folders.root().to_owned();
-                let store = LocalFileSystem::new_with_prefix(&root).map_err(failed)?.with_fsync(true);
-                let store: Arc<dyn ObjectStore> = Arc::new(store);
-                (store, Beneath::Folders(Arc::new(folders)), root.display().to_string())
-            }
-            Location::Remote(remote) => {
-                let store = remote::open(remote).map_err(failed)?;
-                // Only for jitter.
-                let random = Random::from_seed(clock.boottime().as_nanos() as u64 ^ clock.now_ms() as u64);
-                (store, Beneath::Remote { patience: patience::TOTAL, random }, location.to_string())
-            }
-        };
-        let metrics = Metrics::new(registry);
-        Ok(Bucket { store, beneath, place: place.into(), clock, metrics, faults: Faults::default(), cache: None })
+        let place = Place::open(&location.into(), clock, Metrics::new(registry)).await?;
+        Ok(Bucket::of(place))
+    }
+
+    pub(crate) fn of(place: Place) -> Bucket {
+        let faults = place.faults().clone();
+        Bucket { places: Places::one(place), patience: None, faults, cache: None }
     }
 
     /// Where the bucket lies, for people: a directory, or a URL.
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn place(&self) -> String {
+        self.places.whole().name().to_owned()
     }
 
     /// Whether requests cross a network: then they are timed out and tried again, and copies of ranges are worth keeping.
+    /// It changes when a directory's bucket has moved to an object store.
     pub fn is_remote(&self) -> bool {
-        matches!(self.beneath, Beneath::Remote { .. })
+        self.places.whole().is_remote()
     }
 
     /// The same bucket, whose operations are tried again for `total` while the store fails for a reason that may pass.
     ///
     /// [`Duration::ZERO`] tries once, [`Duration::MAX`] until the caller gives up. A directory is never asked again.
     pub fn with_patience(&self, total: Duration) -> Bucket {
-        let mut bucket = self.clone();
-        if let Beneath::Remote { patience, .. } = &mut bucket.beneath {
-            *patience = total;
-        }
-        bucket
+        Bucket { patience: Some(total), ..self.clone() }
     }
 
     /// The same bucket, whose ranges are looked for in `cache` first and kept there.
@@ -118,9 +86,25 @@ impl Bucket {
         }
     }
 
-    /// Where tests plant faults.
+    /// Where tests plant faults, of the place that the bucket was opened in.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    pub(crate) fn places(&self) -> &Places<Place> {
+        &self.places
+    }
+
+    /// The place that reads come from.
+    pub(crate) fn whole(&self) -> Place {
+        self.patient(self.places.whole())
+    }
+
+    fn patient(&self, place: Place) -> Place {
+        match self.patience {
+            Some(total) => place.with_patience(total),
+            None => place,
+        }
     }
 
     /// Stores an object; it is durable, whole, when this returns.
@@ -133,62 +117,68 @@ impl Bucket {
 
     /// The same for an object whose bytes lie in several pieces: a large one is not copied into one.
     pub async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>) -> Result<(), BucketError> {
-        let sent = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let limit = patience::attempt_limit(sent);
-        self.persist(Operation::Put, key, limit, || self.put_once(key, pieces.clone()), |()| sent).await
+        let put = |place: Place| {
+            let (place, pieces) = (self.patient(place), pieces.clone());
+            async move { place.put(key, pieces).await }
+        };
+        self.put_everywhere(put, put).await
     }
 
     /// Stores an object in one attempt that takes as long as it takes: its caller knows when to try another key.
     pub async fn put_attempt(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), BucketError> {
-        let sent = bytes.len() as u64;
-        self.measured(Operation::Put, key, self.put_once(key, vec![bytes]), |()| sent).await
+        let put = |place: Place| {
+            let bytes = bytes.clone();
+            async move { place.put_attempt(key, bytes).await }
+        };
+        // The caller's rules are the old place's, which does not cross a network; so the new one has rules of its own.
+        let mirror = |place: Place| {
+            let limit = MIRROR_ATTEMPT + patience::time_for(bytes.len() as u64);
+            let (place, pieces) = (place.with_patience(MIRROR_PATIENCE), vec![bytes.clone()]);
+            async move { place.put_within(key, pieces, limit).await }
+        };
+        self.put_everywhere(put, mirror).await
     }
 
-    async fn put_once(&self, key: &ObjectKey, pieces: Vec<Bytes>) -> Result<(), BucketError> {
-        let path = key.to_string();
-        let folder = self.ensure_folder(&path).await;
-        folder.map_err(|source| BucketError::sort(Operation::Put, &path, source))?;
-        let put = self.store.put(&path.as_str().into(), pieces.into_iter().collect()).await;
-        put.map(|_| ()).map_err(|source| BucketError::sort(Operation::Put, &path, source))
+    /// Stores an object in the bucket's place, or in both of its places.
+    async fn put_everywhere<Put, Mirror>(
+        &self,
+        put: impl Fn(Place) -> Put,
+        mirror: impl Fn(Place) -> Mirror,
+    ) -> Result<(), BucketError>
+    where
+        Put: Future<Output = Result<(), BucketError>>,
+        Mirror: Future<Output = Result<(), BucketError>>,
+    {
+        let (targets, _under_way) = self.places.change();
+        let two = match targets {
+            Targets::One(place) => return put(place).await,
+            Targets::Two(two) => two,
+        };
+        let (in_old, in_new) = futures::join!(put(two.old.clone()), mirror(two.new.clone()));
+        match in_new {
+            Err(error) if !self.places.give_up(&two, &error.to_string()) => Err(error),
+            // Whatever becomes of the move: what is not in the old place was never everywhere.
+            _ => in_old,
+        }
     }
 
     /// Fetches a whole object.
     pub async fn get(&self, key: &ObjectKey) -> Result<Bytes, BucketError> {
-        // The length is not known before: each of its pieces has a limit of its own.
-        let length = |bytes: &Bytes| bytes.len() as u64;
-        let bytes = self.persist(Operation::Get, key, Duration::MAX, || self.get_once(key), length).await?;
-        Ok(self.perhaps_flipped(key, bytes))
-    }
-
-    async fn get_once(&self, key: &ObjectKey) -> Result<Bytes, BucketError> {
-        let path = key.to_string();
-        let failed = |source| BucketError::sort(Operation::Get, &path, source);
-        let location = path.as_str().into();
-        let object = self.in_time(&path, Operation::Get, self.store.get(&location)).await?.map_err(failed)?;
-        let size = object.range.end - object.range.start;
-        let mut pieces = object.into_stream();
-        let mut bytes = BytesMut::new();
-        while let Some(piece) = self.in_time(&path, Operation::Get, pieces.try_next()).await?.map_err(failed)? {
-            bytes.extend_from_slice(&piece);
-        }
-        if bytes.len() as u64 != size {
-            return Err(BucketError::sort(Operation::Get, &path, format!("{} bytes came of {size}", bytes.len())));
-        }
-        Ok(bytes.freeze())
+        self.whole().get(key).await
     }
 
     /// Fetches ranges of an object, in the order given; each has just the length asked for.
     ///
     /// Errors: `TooShort` if one reaches past the object's end.
     pub async fn get_ranges(&self, key: &ObjectKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, BucketError> {
-        let Some(cache) = &self.cache else { return self.fetch_ranges(key, ranges).await };
+        let Some(cache) = &self.cache else { return self.whole().get_ranges(key, ranges).await };
         let copies = cache.get(key, ranges).await;
         if copies.iter().all(Option::is_some) {
             return Ok(copies.into_iter().flatten().collect());
         }
         let missing: Vec<Range<u64>> =
             copies.iter().zip(ranges).filter(|(copy, _)| copy.is_none()).map(|(_, range)| range.clone()).collect();
-        let fetched = self.fetch_ranges(key, &missing).await?;
+        let fetched = self.whole().get_ranges(key, &missing).await?;
         for (range, bytes) in missing.iter().zip(&fetched) {
             cache.keep(key, range, bytes);
         }
@@ -196,212 +186,34 @@ impl Bucket {
         Ok(copies.into_iter().filter_map(|copy| copy.or_else(|| fetched.next())).collect())
     }
 
-    async fn fetch_ranges(&self, key: &ObjectKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, BucketError> {
-        let length = |pieces: &Vec<Bytes>| pieces.iter().map(|piece| piece.len() as u64).sum();
-        let wanted = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
-        let limit = patience::attempt_limit(wanted);
-        let pieces = self.persist(Operation::Get, key, limit, || self.get_ranges_once(key, ranges), length).await?;
-        Ok(pieces.into_iter().map(|piece| self.perhaps_flipped(key, piece)).collect())
-    }
-
-    async fn get_ranges_once(&self, key: &ObjectKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, BucketError> {
-        let path = key.to_string();
-        let failed = |source| BucketError::sort(Operation::Get, &path, source);
-        let location = path.as_str().into();
-        // HTTP has no way to ask for nothing: such a range would bring the whole object.
-        let some: Vec<Range<u64>> = ranges.iter().filter(|range| range.start < range.end).cloned().collect();
-        if some.is_empty() {
-            return Ok(vec![Bytes::new(); ranges.len()]);
-        }
-        match self.store.get_ranges(&location, &some).await {
-            Ok(pieces) if pieces.iter().zip(&some).all(|(piece, range)| is_of(piece, range)) => {
-                let mut pieces = pieces.into_iter();
-                let piece = |range: &Range<u64>| match range.start < range.end {
-                    true => pieces.next().unwrap_or_default(),
-                    false => Bytes::new(),
-                };
-                Ok(ranges.iter().map(piece).collect())
-            }
-            // Either way: is the object shorter than whoever named it thought?
-            fetched => {
-                let bytes = self.store.head(&location).await.map_err(failed)?.size;
-                let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
-                if end > bytes {
-                    return Err(BucketError::TooShort { path: path.clone(), bytes, end });
-                }
-                match fetched {
-                    Err(source) => Err(failed(source)),
-                    Ok(_) => Err(BucketError::sort(Operation::Get, &path, "a range came with another length")),
-                }
-            }
-        }
-    }
-
     /// Deletes an object; one that is not there is deleted already.
     ///
     /// It may come back after a power loss: whoever deletes can do it again.
     pub async fn delete(&self, key: &ObjectKey) -> Result<(), BucketError> {
-        let delete = || async {
-            let path = key.to_string();
-            match self.store.delete(&path.as_str().into()).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                Err(source) => Err(BucketError::sort(Operation::Delete, &path, source)),
+        let (targets, _under_way) = self.places.change();
+        match targets {
+            Targets::One(place) => self.patient(place).delete(key).await,
+            Targets::Two(two) => {
+                // In this order: whoever copies an object looks afterwards whether the old place still has it.
+                self.patient(two.old.clone()).delete(key).await?;
+                match self.patient(two.new.clone()).delete(key).await {
+                    // What is left there was dead; nobody will look for it.
+                    Err(_) if two.given_up().is_some() => Ok(()),
+                    done => done,
+                }
             }
-        };
-        self.persist(Operation::Delete, key, patience::attempt_limit(0), delete, |()| 0).await
+        }
     }
 
     /// Lists the objects in a folder and below, ascending by key.
     ///
     /// Names that are no keys are left out, counted and logged: they are not ours to touch.
     pub async fn list(&self, folder: Folder) -> Result<Vec<Listed>, BucketError> {
-        self.persist(Operation::List, &ObjectKey::Cluster, Duration::MAX, || self.list_once(folder), |_| 0).await
+        self.whole().list(folder).await
     }
 
-    async fn list_once(&self, folder: Folder) -> Result<Vec<Listed>, BucketError> {
-        let path = folder.to_string();
-        let failed = |source| BucketError::sort(Operation::List, &path, source);
-        let prefix = path.as_str().into();
-        let mut found = Vec::new();
-        let mut objects = self.store.list(Some(&prefix));
-        while let Some(object) = self.in_time(&path, Operation::List, objects.try_next()).await?.map_err(failed)? {
-            match ObjectKey::parse(object.location.as_ref()) {
-                Ok(key) => found.push(Listed { key, bytes: object.size }),
-                Err(_) => {
-                    self.metrics.unknown_names.inc();
-                    tracing::warn!(name = %object.location, "a name in the bucket is no object's key");
-                }
-            }
-        }
-        found.sort_unstable_by_key(|listed| listed.key);
-        Ok(found)
+    /// Tries the store. Nothing that is in the bucket is touched.
+    pub async fn check(&self, random: &Random) -> Findings {
+        self.whole().check(random).await
     }
-
-    /// The name of something that is stored, whatever it is; `None` if the bucket is empty.
-    pub(crate) async fn anything(&self) -> Result<Option<String>, BucketError> {
-        let list = || async {
-            let mut objects = self.store.list(None);
-            let first = self.in_time("the bucket", Operation::List, objects.try_next()).await?;
-            let first = first.map_err(|source| BucketError::sort(Operation::List, "the bucket", source))?;
-            Ok(first.map(|object| object.location.to_string()))
-        };
-        self.persist(Operation::List, &ObjectKey::Cluster, Duration::MAX, list, |_| 0).await
-    }
-
-    /// What lies beneath, for `check`.
-    pub(crate) fn store(&self) -> &dyn ObjectStore {
-        &*self.store
-    }
-
-    pub(crate) fn clock(&self) -> &dyn Clock {
-        &*self.clock
-    }
-
-    /// Makes the folder of a path durable where there are folders.
-    pub(crate) async fn ensure_folder(&self, path: &str) -> std::io::Result<()> {
-        match &self.beneath {
-            Beneath::Folders(folders) => folders.ensure(parent(path)).await,
-            Beneath::Remote { .. } => Ok(()),
-        }
-    }
-
-    pub(crate) async fn in_time_limit<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, String> {
-        runtime::timeout(&*self.clock, limit, work).await.map_err(|late| late.to_string())
-    }
-
-    /// One request, or the next piece of an answer, within the time that a remote store gets for it.
-    async fn in_time<T>(
-        &self,
-        path: &str,
-        operation: Operation,
-        work: impl Future<Output = T>,
-    ) -> Result<T, BucketError> {
-        if !self.is_remote() {
-            return Ok(work.await);
-        }
-        let done = runtime::timeout(&*self.clock, patience::attempt_limit(0), work).await;
-        done.map_err(|late| BucketError::sort(operation, path, late))
-    }
-
-    /// Runs one operation until it succeeds, fails for good, or the bucket's patience ends. `limit` bounds an attempt.
-    async fn persist<T, Attempt: Future<Output = Result<T, BucketError>>>(
-        &self,
-        operation: Operation,
-        key: &ObjectKey,
-        limit: Duration,
-        attempt: impl Fn() -> Attempt,
-        bytes: impl Fn(&T) -> u64,
-    ) -> Result<T, BucketError> {
-        let Beneath::Remote { patience, random } = &self.beneath else {
-            return self.measured(operation, key, attempt(), bytes).await;
-        };
-        let mut delays = Delays::new(&*self.clock, random, *patience);
-        let mut is_told = false;
-        loop {
-            let limited = async {
-                let done = runtime::timeout(&*self.clock, limit, attempt()).await;
-                done.unwrap_or_else(|late| Err(BucketError::sort(operation, &key.to_string(), late)))
-            };
-            let done = self.measured(operation, key, limited, &bytes).await;
-            match done {
-                Err(error) if error.may_pass_soon() => {
-                    if !delays.pause().await {
-                        return Err(error);
-                    }
-                    self.metrics.retries.with([operation.name()]).inc();
-                    // Once: an outage has many operations, and each many attempts.
-                    if !std::mem::replace(&mut is_told, true) {
-                        tracing::warn!(error = chain(&error), "object store is asked again until it answers");
-                    }
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// Runs one operation with its metrics and the fault that a test planted for it.
-    async fn measured<T>(
-        &self,
-        operation: Operation,
-        key: &ObjectKey,
-        work: impl Future<Output = Result<T, BucketError>>,
-        bytes: impl FnOnce(&T) -> u64,
-    ) -> Result<T, BucketError> {
-        let started = self.clock.boottime();
-        let planted = |why: &str| BucketError::sort(operation, &key.to_string(), format!("planted: {why}"));
-        let done = match self.faults.strike(operation, key) {
-            None => work.await,
-            Some(Effect::Fail) => Err(planted("failed")),
-            Some(Effect::NoSpace) => Err(BucketError::NoSpace { operation, path: key.to_string() }),
-            Some(Effect::LoseAnswer) => work.await.and(Err(planted("answer lost"))),
-            Some(Effect::Hang) => {
-                // Whatever came of it, nobody hears.
-                let _unheard = work.await.is_ok();
-                std::future::pending().await
-            }
-            // For the next look: the bytes are there when the work is done.
-            Some(Effect::FlipBit) => {
-                let done = work.await;
-                self.faults.flip_next(*key);
-                done
-            }
-        };
-        let seconds = self.clock.boottime().saturating_sub(started).as_secs_f64();
-        self.metrics.record(operation, seconds, done.as_ref().map(bytes).map_err(|error| error.kind()));
-        done
-    }
-
-    fn perhaps_flipped(&self, key: &ObjectKey, bytes: Bytes) -> Bytes {
-        if bytes.is_empty() || !self.faults.take_flip(key) {
-            return bytes;
-        }
-        let mut flipped = bytes.to_vec();
-        let middle = flipped.len() / 2;
-        flipped[middle] ^= 1;
-        flipped.into()
-    }
-}
-
-fn is_of(piece: &Bytes, range: &Range<u64>) -> bool {
-    piece.len() as u64 == range.end.saturating_sub(range.start)
 }

@@ -175,6 +175,11 @@ impl Flush {
         }
     }
 
+    /// Changes how attempts follow one another, for those that begin from here on: a bucket may move across a network.
+    pub fn set_attempts(&mut self, attempts: Option<AttemptRules>) {
+        self.rules.attempts = attempts;
+    }
+
     /// Whether nothing is open or on its way.
     pub fn is_idle(&self) -> bool {
         self.open_bytes == 0 && self.places.is_empty()

@@ -264,6 +264,7 @@ impl Writer {
                 // Nobody acks and nobody asks any more while the process stops: the segments wait for an adopter.
                 return if stopping && !matches!(end, End::Failed(_)) { End::Stopped } else { end };
             }
+            self.flush.set_attempts(shared.parts.bucket.is_remote().then_some(ATTEMPTS));
             let bytes = self.shared.appender.lock().open_bytes();
             self.step_flush(now, flush::Input::Open { bytes });
             if stopping {

@@ -10,6 +10,7 @@
 
 mod append_file;
 mod clock;
+mod control;
 mod data_dir;
 mod files;
 mod interfaces;
@@ -23,6 +24,7 @@ mod tasks;
 
 pub use append_file::AppendFile;
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, TimedOut, timeout};
+pub use control::{connect_in, listen_in};
 pub use data_dir::{DataDir, DataDirError};
 pub use files::{create_folder, free_bytes, sync_folder, write_atomically};
 pub use interfaces::{InterfaceAddress, address_towards, interface_addresses};

@@ -182,7 +182,7 @@ impl Member {
     }
 
     /// Whether this node is the only member there is.
-    fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         let members = self.group().members();
         members.voters == [self.node().0] && members.learners.is_empty()
     }
