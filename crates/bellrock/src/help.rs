@@ -15,7 +15,7 @@ with PromQL. What it has answered for is on disk.
 Usage:  bellrock [serve] [--SETTING VALUE]...
         bellrock bucket check [--SETTING VALUE]...   tries the store of --bucket
         bellrock bucket migrate --data FOLDER --to URL [--to.SETTING VALUE]...
-                                                     moves a running node's directory to an object store
+                                                     moves a running node's directory there
         bellrock recover [--SETTING VALUE]...        rebuilds a lost index from the bucket
         bellrock --help | --version
 
