@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::heads::LocalHeads;
 use crate::health::NodeHealth;
-use crate::index_log::{self, IndexGroup};
+use crate::index_log;
 use crate::late::Late;
 use crate::logging::{self, LogLevel, chain};
 use crate::member::heads::ClusterHeads;
@@ -37,6 +37,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How often it is looked at whether the bucket is still this cluster's (RELIABILITY.md, row 13).
 const CHECK_CLUSTER_INTERVAL: Duration = Duration::from_secs(10);
+/// How soon it is tried again when the bucket did not say: writes wait for it before long.
+const CHECK_CLUSTER_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves until something ends it; returns what the process exits with.
 pub fn run(loaded: Loaded, surroundings: Surroundings) -> ExitCode {
@@ -228,7 +230,7 @@ impl Node {
         let Some(together) = surroundings.come_together(&roles.member).await? else { return Ok(None) };
         let member = together.member;
         let (index, node) = (member.group(), member.node());
-        check_cluster(&tasks, bucket.clone(), index.clone(), clock.clone());
+        check_cluster(&tasks, bucket.clone(), member.clone(), clock.clone());
 
         let collected = bucket.clone();
         let queried = Arc::new(for_queries(&bucket, settings, data, &registry).await?);
@@ -341,22 +343,32 @@ fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) {
 }
 
 /// Stops the process when the bucket has become another cluster's, or a later life's of this one.
-fn check_cluster(tasks: &Tasks, bucket: Bucket, index: IndexGroup, clock: Arc<dyn Clock>) {
+///
+/// It looks on while what was accepted is flushed and cut: until then writes are still answered.
+fn check_cluster(tasks: &Tasks, bucket: Bucket, member: Member, clock: Arc<dyn Clock>) {
     let shutdown = tasks.shutdown().clone();
-    let expected = index_log::cluster_of(&index);
-    tasks.spawn("bucket.check_cluster", Stage::Flushing, async move {
+    let expected = index_log::cluster_of(&member.group());
+    tasks.spawn("bucket.check_cluster", Stage::Closing, async move {
         loop {
-            tokio::select! {
-                () = shutdown.reached(Stage::Flushing) => return,
-                () = clock.sleep(CHECK_CLUSTER_INTERVAL) => {}
-            }
-            match bucket.check_cluster(&expected).await {
-                Ok(()) => {}
+            let at = clock.boottime();
+            let interval = match bucket.check_cluster(&expected).await {
+                Ok(()) => {
+                    member.bucket_seen(at);
+                    CHECK_CLUSTER_INTERVAL
+                }
                 Err(error) if error.kind() == bucket::ErrorKind::OtherCluster => {
+                    member.bucket_lost();
                     shutdown.begin(StopReason::Failed(chain(&error)));
                     return;
                 }
-                Err(error) => tracing::warn!(error = chain(&error), "bucket not checked"),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "bucket not checked");
+                    CHECK_CLUSTER_AGAIN
+                }
+            };
+            tokio::select! {
+                () = shutdown.reached(Stage::Closing) => return,
+                () = clock.sleep(interval) => {}
             }
         }
     });
