@@ -348,6 +348,8 @@ fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) {
 fn check_cluster(tasks: &Tasks, bucket: Bucket, member: Member, clock: Arc<dyn Clock>) {
     let shutdown = tasks.shutdown().clone();
     let expected = index_log::cluster_of(&member.group());
+    // Each look counts from its beginning, so one attempt that takes its time is better than none that is given up.
+    let bucket = bucket.with_patience(Duration::ZERO);
     tasks.spawn("bucket.check_cluster", Stage::Closing, async move {
         loop {
             let at = clock.boottime();
@@ -368,7 +370,7 @@ fn check_cluster(tasks: &Tasks, bucket: Bucket, member: Member, clock: Arc<dyn C
             };
             tokio::select! {
                 () = shutdown.reached(Stage::Closing) => return,
-                () = clock.sleep(interval) => {}
+                () = clock.sleep((at + interval).saturating_sub(clock.boottime())) => {}
             }
         }
     });
