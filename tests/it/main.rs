@@ -31,6 +31,7 @@ mod promqltest;
 mod receiver;
 mod recovery;
 mod runbook;
+mod sharding;
 mod stores;
 mod write_and_query;
 
