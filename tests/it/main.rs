@@ -22,6 +22,7 @@ mod agents;
 mod cluster;
 mod corruption;
 mod crash;
+mod deploy;
 mod discovery;
 mod disks;
 mod layering;
