@@ -32,6 +32,7 @@ mod receiver;
 mod recovery;
 mod runbook;
 mod stores;
+mod torture;
 mod write_and_query;
 
 use tests::store::Kind;
