@@ -10,12 +10,14 @@
 //! | [`writing`], [`reading`] | the senders and the readers |
 //! | [`world`] | machines, nodes, store, nameserver; what "whole" means |
 //! | [`nemesis`] | which fault comes when, and what is looked at after it |
-//! | [`processes`], [`disks`], [`networks`], [`stores`] | the faults |
+//! | [`processes`], [`disks`], [`networks`], [`stores`] | the faults of a cluster that stands |
+//! | [`lives`] | those of one that begins, grows and shrinks |
 //! | [`table`] | what was measured |
 
 pub mod disks;
 pub mod findings;
 pub mod gap;
+pub mod lives;
 pub mod machine;
 pub mod nemesis;
 pub mod networks;

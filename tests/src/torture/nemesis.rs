@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::torture::table::{Row, Table};
 use crate::torture::world::World;
-use crate::torture::{disks, networks, processes, stores};
+use crate::torture::{disks, lives, networks, processes, stores};
 
-/// The faults of RELIABILITY.md's table that come over one cluster.
+/// The faults of RELIABILITY.md's table that come here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "their texts say what they are")]
 pub enum Fault {
@@ -29,11 +29,15 @@ pub enum Fault {
     AnswersLost,
     StoreSlow,
     EveryDiskLost,
+    Resolving,
+    Growing,
+    GarageKilled,
+    GarageParted,
 }
 
 use Fault::*;
 
-/// All of them.
+/// Those of nodes, their network and a store that is one server.
 pub const FAULTS: [Fault; 16] = [
     NodeKilled,
     LeaderKilled,
@@ -52,6 +56,9 @@ pub const FAULTS: [Fault; 16] = [
     StoreSlow,
     EveryDiskLost,
 ];
+
+/// Those of a store that is three servers.
+pub const GARAGE_FAULTS: [Fault; 2] = [GarageKilled, GarageParted];
 
 impl Fault {
     /// Its number in RELIABILITY.md's table.
@@ -73,6 +80,9 @@ impl Fault {
             AnswersLost => 19,
             StoreSlow => 20,
             EveryDiskLost => 24,
+            Resolving => 26,
+            Growing => 35,
+            GarageKilled | GarageParted => 38,
         }
     }
 
@@ -95,6 +105,10 @@ impl Fault {
             AnswersLost => "store: PUT done, reply lost",
             StoreSlow => "store: 1 % at 5 s",
             EveryDiskLost => "every disk lost, recovered from the bucket",
+            Resolving => "names empty or stale, at start and later",
+            Growing => "1 -> 3 -> 5 -> 3 nodes",
+            GarageKilled => "SIGKILL of one of three Garages",
+            GarageParted => "partition of one of three Garages",
         }
     }
 
@@ -126,6 +140,10 @@ impl Fault {
             AnswersLost => stores::answers_lost(world),
             StoreSlow => stores::slow(world),
             EveryDiskLost => disks::every_disk_lost(world, is_full),
+            Resolving => lives::resolving(world),
+            Growing => lives::growing(world),
+            GarageKilled => processes::garage_killed(world),
+            GarageParted => networks::garage_parted(world),
         }
     }
 }
@@ -156,6 +174,29 @@ pub fn torture(world: &mut World, faults: &[Fault], rounds: usize, is_full: bool
     world.findings.none()
 }
 
+/// One fault over a world of its own, in which nothing has begun.
+pub fn live_through(world: &mut World, fault: Fault, is_full: bool) -> Result<Row> {
+    world.findings.during(fault.text());
+    let began = Instant::now();
+    let note = fault.strike(world, is_full)?;
+    let row = measured(world, began.elapsed(), note);
+    tell(&format!("        {row:?}"));
+    world.dismiss_crowd();
+    world.findings.none()?;
+    Ok(row)
+}
+
+fn measured(world: &World, whole: Duration, note: String) -> Row {
+    Row {
+        times: 1,
+        write_gap: world.writing.gap.longest(),
+        query_gap: world.reading.gap.longest(),
+        fresh_gap: world.reading.fresh_gap.longest(),
+        whole,
+        note,
+    }
+}
+
 fn strike_once(world: &mut World, fault: Fault, is_full: bool) -> Result<Row> {
     world.wait_for_acks(20)?;
     let began = Instant::now();
@@ -166,14 +207,7 @@ fn strike_once(world: &mut World, fault: Fault, is_full: bool) -> Result<Row> {
     world.wait_until_well()?;
     let whole = began.elapsed();
     world.wait_for_acks(20)?;
-    let row = Row {
-        times: 1,
-        write_gap: world.writing.gap.longest(),
-        query_gap: world.reading.gap.longest(),
-        fresh_gap: world.reading.fresh_gap.longest(),
-        whole,
-        note,
-    };
+    let row = measured(world, whole, note);
     world.check_recent()?;
     world.findings.none()?;
     Ok(row)

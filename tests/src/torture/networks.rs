@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::client::Client;
 use crate::namespaces::{Block, Host};
 use crate::torture::processes::probe;
-use crate::torture::world::World;
+use crate::torture::world::{Below, World};
 
 /// Ways that are blocked until [`Blocked::heal`].
 struct Blocked(Vec<(Host, Host, Block)>);
@@ -47,7 +47,7 @@ pub fn parted(world: &mut World) -> Result<String> {
     let (how, host) = (block(world), world.machines[victim].host.clone());
     let with_store = world.random.below(3) == 0;
     if with_store {
-        others.push(world.store_host.clone());
+        others.push(world.below.host(victim));
     }
     let (_, term) = world.leader()?;
     let there = others.iter().map(|other| (host.clone(), other.clone(), how));
@@ -100,7 +100,7 @@ pub fn parted_one_way(world: &mut World) -> Result<String> {
 /// Fault 9.
 pub fn cut_from_store(world: &mut World) -> Result<String> {
     let victim = world.any();
-    let (how, host, store) = (block(world), world.machines[victim].host.clone(), world.store_host.clone());
+    let (how, host, store) = (block(world), world.machines[victim].host.clone(), world.below.host(victim));
     let blocked = Blocked::new(vec![(host.clone(), store.clone(), how), (store, host, how)])?;
     let url = world.machines[victim].url();
     let told = world.wait("/-/ready says that the store is away", Duration::from_secs(60), |_| {
@@ -110,5 +110,23 @@ pub fn cut_from_store(world: &mut World) -> Result<String> {
     let others = told.and_then(|told| world.wait_for_acks(30).map(|()| told));
     blocked.heal()?;
     let told = others?;
-    Ok(format!("{} says: {}", world.machines[victim].name, told.trim().lines().next().unwrap_or_default()))
+    Ok(format!("{} says: {}", world.machines[victim].name, told.trim().lines().nth(1).unwrap_or_default().trim()))
+}
+
+/// Fault 38, the network's: a Garage that neither the others nor the nodes reach.
+pub fn garage_parted(world: &mut World) -> Result<String> {
+    let Below::Garages { hosts, .. } = &world.below else { bail!("there is no Garage") };
+    let hosts = hosts.clone();
+    let victim = world.random.below(hosts.len() as u64) as usize;
+    let how = block(world);
+    let others = hosts.iter().enumerate().filter(|(number, _)| *number != victim).map(|(_, host)| host.clone());
+    let others: Vec<Host> = others.chain(world.machines.iter().map(|machine| machine.host.clone())).collect();
+    let there = others.iter().map(|other| (hosts[victim].clone(), other.clone(), how));
+    let back = others.iter().map(|other| (other.clone(), hosts[victim].clone(), how));
+    let blocked = Blocked::new(there.chain(back).collect())?;
+    let span = world.span(5_000, 15_000);
+    let held = world.hold(span).and_then(|()| world.wait_for_acks(20));
+    blocked.heal()?;
+    held?;
+    Ok(format!("g{victim} for {span:?} ({how:?})"))
 }

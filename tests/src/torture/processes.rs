@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 use rustix::process::Signal;
 
 use crate::client::{Client, Response};
-use crate::torture::world::World;
+use crate::garage::Garage;
+use crate::torture::world::{Below, World};
 
 /// All nodes must be ready again so long after all were killed.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -109,4 +110,23 @@ pub fn stopped(world: &mut World, is_full: bool) -> Result<String> {
         probe(world, victim, Duration::from_secs(10)).is_ok_and(|response| response.status / 100 == 2).then_some(())
     })?;
     Ok(format!("{} for {span:?}", world.machines[victim].name))
+}
+
+/// Fault 38, the process's: SIGKILL of a Garage.
+pub fn garage_killed(world: &mut World) -> Result<String> {
+    let victim = world.random.below(3) as usize;
+    let span = world.span(0, 12_000);
+    garage(world, victim)?.process().kill()?;
+    world.hold(span)?;
+    world.wait_for_acks(20)?;
+    garage(world, victim)?.start_again()?;
+    garage(world, victim)?.wait_until_healthy()?;
+    Ok(format!("g{victim} was away for {span:?}"))
+}
+
+fn garage(world: &mut World, number: usize) -> Result<&mut Garage> {
+    match &mut world.below {
+        Below::Garages { garages, .. } => Ok(&mut garages[number]),
+        Below::S3 { .. } => bail!("there is no Garage"),
+    }
 }

@@ -46,9 +46,9 @@ pub fn slow(world: &mut World) -> Result<String> {
 }
 
 fn under(world: &mut World, span: Duration, judge: impl Fn(Asked, &str) -> Fate + Send + 'static) -> Result<()> {
-    world.s3()?.judge(judge);
+    world.below.s3()?.judge(judge);
     let held = world.hold(span);
-    world.s3()?.acquit();
+    world.below.s3()?.acquit();
     held
 }
 

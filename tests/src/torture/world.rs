@@ -1,20 +1,22 @@
 //! Machines on a network, a store, a nameserver, and the crowd that writes and reads; and what it means that all is well.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::client::Client;
 use crate::cluster::SECRET;
 use crate::dns::{Dns, Records};
+use crate::garage::Garage;
 use crate::known::{Verdict, Window};
 use crate::namespaces::{Host, Network};
 use crate::node::Settings;
 use crate::random::Random;
 use crate::s3::S3Server;
-use crate::store::Store;
+use crate::store::{Store, apply_garage};
 use crate::torture::findings::Findings;
 use crate::torture::machine::{Machine, PEER_PORT};
 use crate::torture::reading::Reading;
@@ -43,16 +45,78 @@ pub struct World {
     crowd: Crowd,
     /// The machines with nodes.
     pub machines: Vec<Machine>,
-    /// Where the store is.
-    pub store_host: Host,
     /// The store.
-    pub store: Store,
+    pub below: Below,
     /// The nameserver that knows the nodes.
     pub dns: Dns,
     /// What connects them.
     pub network: Network,
     /// For each sender: the first request that [`World::check_recent`] has not seen yet.
     checked: Vec<usize>,
+}
+
+/// Which store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Under {
+    /// `s3s-fs`, in this process, on a machine of its own.
+    S3,
+    /// Three real Garages, on three machines, of which each has everything.
+    Garages,
+}
+
+/// The store.
+pub enum Below {
+    /// One server for all nodes.
+    S3 {
+        /// The server.
+        store: Store,
+        /// Where it is.
+        host: Host,
+    },
+    /// Each node has a Garage of its own.
+    Garages {
+        /// The servers.
+        garages: Vec<Garage>,
+        /// Where they are.
+        hosts: Vec<Host>,
+    },
+}
+
+impl Below {
+    fn one_server(network: &mut Network) -> Result<Below> {
+        let host = network.host("store")?;
+        let server = host.run(|| S3Server::start_on(host.address()))??;
+        Ok(Below::S3 { store: Store::S3(Box::new(server)), host })
+    }
+
+    fn garages(network: &mut Network, program: &Path) -> Result<Below> {
+        let hosts = (0..3).map(|number| network.host(&format!("g{number}"))).collect::<Result<Vec<_>>>()?;
+        Ok(Below::Garages { garages: Garage::start_together(program, &hosts)?, hosts })
+    }
+
+    /// What the node of this number needs to be told to use it.
+    fn apply(&self, number: usize, settings: Settings) -> Settings {
+        match self {
+            Below::S3 { store, .. } => store.apply(settings),
+            Below::Garages { garages, .. } => apply_garage(settings, &garages[number % garages.len()], "torture"),
+        }
+    }
+
+    /// The S3 server of this process.
+    pub fn s3(&self) -> Result<&S3Server> {
+        match self {
+            Below::S3 { store: Store::S3(server), .. } => Ok(server),
+            _ => bail!("the store is no S3 server of this process"),
+        }
+    }
+
+    /// The machine of the store that the node of this number uses.
+    pub fn host(&self, number: usize) -> Host {
+        match self {
+            Below::S3 { host, .. } => host.clone(),
+            Below::Garages { hosts, .. } => hosts[number % hosts.len()].clone(),
+        }
+    }
 }
 
 /// Threads that end when they are told so.
@@ -79,53 +143,46 @@ impl Drop for Crowd {
 }
 
 impl World {
-    /// Makes a world with an S3 server and `count` machines on which nothing runs yet. Called on the network's hub.
+    /// Makes a world with a store and `count` machines on which nothing runs yet. Called on the network's hub.
     ///
     /// Skips and gives `None` where there can be none.
-    pub fn new(mut network: Network, settings: &Settings, count: usize, seed: u64) -> Option<Result<World>> {
-        let program = crate::dns::find()?;
+    pub fn new(
+        mut network: Network,
+        below: Under,
+        settings: &Settings,
+        count: usize,
+        seed: u64,
+    ) -> Option<Result<World>> {
+        let nameserver = crate::dns::find()?;
+        let garage = if below == Under::S3 { None } else { Some(Garage::program()?) };
         let made = (|| {
-            let store_host = network.host("store")?;
-            let server = store_host.run(|| S3Server::start_on(store_host.address()))??;
-            let dns = Dns::start_on(program, network.hub().address().into(), Records::new())?;
-            Ok((store_host, Store::S3(Box::new(server)), dns))
+            let below = match garage {
+                None => Below::one_server(&mut network)?,
+                Some(program) => Below::garages(&mut network, &program)?,
+            };
+            let dns = Dns::start_on(nameserver, network.hub().address().into(), Records::new())?;
+            let hosts = (0..count).map(|number| network.host(&format!("n{number}"))).collect::<Result<Vec<_>>>()?;
+            Ok((below, dns, hosts))
         })();
-        let (store_host, store, dns) = match made {
+        let (below, dns, hosts) = match made {
             Ok(made) => made,
             Err(error) => return Some(Err(error)),
         };
-        let settings = store
-            .apply(settings.clone())
+        let settings = settings
+            .clone()
             .argument(format!("--join=dns+{NODES}:{PEER_PORT}"))
             .argument(format!("--join.nameserver={}", dns.address()))
             .variable("BELLROCK_PEER_SECRET", SECRET);
         let mut machines = Vec::new();
-        for number in 0..count {
-            let name = format!("n{number}");
-            let host = match network.host(&name) {
-                Ok(host) => host,
-                Err(error) => return Some(Err(error)),
-            };
-            machines.push(Machine::new(&name, host, &settings)?);
+        for (number, host) in hosts.into_iter().enumerate() {
+            machines.push(Machine::new(&format!("n{number}"), host, &below.apply(number, settings.clone()))?);
         }
         let findings = Arc::new(Findings::default());
         let writing = Arc::new(Writing::new(seed, vec![], findings.clone()));
         let reading = Arc::new(Reading::new(writing.clone(), findings.clone()));
         let checked = vec![0; writing.known.shape.senders];
         let (crowd, random) = (Crowd { writing: writing.clone(), threads: vec![] }, Random::new(seed));
-        Some(Ok(World {
-            random,
-            findings,
-            writing,
-            reading,
-            crowd,
-            machines,
-            store_host,
-            store,
-            dns,
-            network,
-            checked,
-        }))
+        Some(Ok(World { random, findings, writing, reading, crowd, machines, below, dns, network, checked }))
     }
 
     /// Starts every node, as a new cluster, and the crowd once it is whole.
@@ -141,9 +198,20 @@ impl World {
 
     /// Starts the senders and the readers.
     pub fn gather_crowd(&mut self) {
-        self.writing.set_nodes(self.machines.iter().map(Machine::url).collect());
+        let all: Vec<usize> = (0..self.machines.len()).collect();
+        self.gather_crowd_at(&all);
+    }
+
+    /// Starts the senders and the readers, who use these nodes.
+    pub fn gather_crowd_at(&mut self, numbers: &[usize]) {
+        self.send_crowd_to(numbers);
         self.crowd.threads.extend(self.writing.start());
         self.crowd.threads.extend(self.reading.start(self.machines.len()));
+    }
+
+    /// Tells the senders and the readers to use these nodes.
+    pub fn send_crowd_to(&self, numbers: &[usize]) {
+        self.writing.set_nodes(numbers.iter().map(|number| self.machines[*number].url()).collect());
     }
 
     /// Ends the senders and the readers.
@@ -155,14 +223,6 @@ impl World {
     pub fn records(&self) -> Records {
         let add = |records: Records, machine: &Machine| records.address(NODES, &machine.host.address().to_string());
         self.machines.iter().fold(Records::new(), add)
-    }
-
-    /// The S3 server.
-    pub fn s3(&self) -> Result<&S3Server> {
-        match &self.store {
-            Store::S3(server) => Ok(server),
-            _ => bail!("the store is no S3 server of this process"),
-        }
     }
 
     /// A machine by chance.
@@ -216,6 +276,16 @@ impl World {
         })
     }
 
+    /// The cluster that the bucket says it is of, as its file has it; `None`: none yet.
+    pub fn cluster_file(&self) -> Result<Option<String>> {
+        let file = self.below.s3()?.objects().join("below/here/cluster.json");
+        match std::fs::read_to_string(&file) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| file.display().to_string()),
+        }
+    }
+
     /// Waits until every node is ready and votes, errors if that takes too long, or if anything was found to be wrong.
     pub fn wait_until_well(&mut self) -> Result<()> {
         let all: Vec<usize> = (0..self.machines.len()).collect();
@@ -224,7 +294,12 @@ impl World {
 
     /// The same of these machines, which are all that run.
     pub fn wait_until_these_are_well(&mut self, numbers: &[usize]) -> Result<()> {
-        let voters = ::cluster::voters_wanted(numbers.len()) as f64;
+        self.wait_until_voters(numbers, ::cluster::voters_wanted(numbers.len()))
+    }
+
+    /// The same, while so many vote.
+    pub fn wait_until_voters(&mut self, numbers: &[usize], voters: usize) -> Result<()> {
+        let voters = voters as f64;
         self.wait("all nodes are ready and vote", WELL_WITHIN, |world| {
             let is_well = |number: &usize| {
                 let client = Client::with_timeout(&world.machines[*number].url(), Duration::from_secs(5));
@@ -251,7 +326,13 @@ impl World {
 
     /// Reads back everything, from each node, and looks that there is nothing else.
     pub fn check_everything(&mut self) -> Result<()> {
-        for number in 0..self.machines.len() {
+        let all: Vec<usize> = (0..self.machines.len()).collect();
+        self.check_everything_at(&all)
+    }
+
+    /// The same from these nodes.
+    pub fn check_everything_at(&mut self, numbers: &[usize]) -> Result<()> {
+        for number in numbers.iter().copied() {
             for sender in 0..self.checked.len() {
                 self.check(number, sender, 0)?;
             }
