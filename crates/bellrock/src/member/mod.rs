@@ -38,6 +38,8 @@ pub use lead::change_members;
 pub const SESSION_MAX: Duration = Duration::from_secs(3);
 /// This node takes its own session for so much longer: the fence is what counts, and the next leader is there in less.
 const SESSION_SLACK: Duration = Duration::from_secs(7);
+/// So long after a look at `cluster.json` writes are answered (RELIABILITY.md, row 13); `recover.wait` is longer.
+pub const BUCKET_SEEN_MAX: Duration = Duration::from_secs(20);
 /// How often a session is renewed: several may be lost before it ends.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// A renewal that is not answered by then is tried again.
@@ -61,6 +63,8 @@ struct Shared {
     leads: Mutex<Option<(u64, Duration)>>,
     /// Until when this node's session lasts as far as it knows, by boottime; `None`: it never had one.
     session_until: watch::Sender<Option<Duration>>,
+    /// Until when it is sure enough that the bucket is still its cluster's, by boottime; `None`: not looked at yet.
+    bucket_until: Mutex<Option<Duration>>,
     /// The cluster that it is about to join: what it says of itself before it has an index.
     joining: Mutex<Option<Cluster>>,
     heads: Late<LocalHeads>,
@@ -82,6 +86,7 @@ impl Member {
                 sessions: Sessions::default(),
                 leads: Mutex::new(None),
                 session_until: watch::Sender::new(None),
+                bucket_until: Mutex::new(None),
                 joining: Mutex::new(None),
                 heads: Late::default(),
                 plans: Late::default(),
@@ -141,6 +146,17 @@ impl Member {
         *self.shared.joining.lock() = Some(cluster);
     }
 
+    /// Says that the bucket was found to be this cluster's, at a time by boottime. From then on writes are answered only
+    /// within [`BUCKET_SEEN_MAX`] of such a look: a cluster that was recovered from the bucket waits for longer than that.
+    pub fn bucket_seen(&self, at: Duration) {
+        *self.shared.bucket_until.lock() = Some(at + BUCKET_SEEN_MAX);
+    }
+
+    /// Says that the bucket belongs to another cluster, or to a later life of this one: no write is answered any more.
+    pub fn bucket_lost(&self) {
+        *self.shared.bucket_until.lock() = Some(Duration::ZERO);
+    }
+
     /// Waits until this node has a cluster's index and a session with its leader.
     pub async fn wait_until_in(&self) {
         let mut session = self.shared.session_until.subscribe();
@@ -148,12 +164,14 @@ impl Member {
             let now = self.shared.clock.boottime();
             let is_in = session.borrow_and_update().is_some_and(|until| until > now);
             let group = self.group();
+            let mut applied = group.watch_applied();
             if is_in && group.read(|index| index.cluster()) != 0 && group.members().leader.is_some() {
                 return;
             }
             tokio::select! {
                 _ = session.changed() => {}
-                () = self.shared.clock.sleep(Duration::from_millis(50)) => {}
+                // A group that is closed is about to be another one, with which the session is renewed.
+                Ok(()) = applied.changed() => {}
             }
         }
     }
@@ -278,18 +296,22 @@ impl Member {
         }
         let Some(peers) = self.peers() else { return Err("there is no peer port (peer.listen)".into()) };
         let body = Bytes::from(renew.encode());
+        let mut reason = "no other node is found".to_owned();
         if let Some(leader) = members.leader.map(NodeId)
             && peers.address(leader).is_some()
         {
             let answer = peers.call(leader, Message::Renew, body.clone(), RENEW_LIMIT).await;
-            if self.is_renewed(answer).await? {
-                self.extend_session(at);
-                return Ok(());
+            match self.is_renewed(answer).await {
+                Ok(true) => {
+                    self.extend_session(at);
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(error) => reason = error,
             }
         }
         // A node that is new, or was away for so long that the others moved: whoever is found knows who leads.
         let found = self.shared.discovery.as_ref().map(|discovery| discovery.snapshot().addresses).unwrap_or_default();
-        let mut reason = "no other node is found".to_owned();
         for address in found {
             let address = address.to_string();
             if address == self.shared.info.read().peer {
@@ -366,7 +388,7 @@ impl Member {
             return known.ok_or_else(no_leader);
         }
         self.look_who_leads();
-        let clock_ahead_ms = renew.now_ms - self.shared.clock.now_ms();
+        let clock_ahead_ms = renew.now_ms.saturating_sub(self.shared.clock.now_ms());
         let renewal = Renewal { at: self.shared.clock.boottime(), lowest: renew.lowest, clock_ahead_ms };
         self.shared.sessions.renew(from.node, renewal);
         self.set_node(from.node, &renew.info);
@@ -444,7 +466,9 @@ impl Host for Member {
 impl ingester::SessionGuard for Member {
     fn deadline(&self) -> Option<Duration> {
         // Nobody could fence the only one.
-        if self.is_alone() { None } else { Some(self.shared.session_until.borrow().unwrap_or_default()) }
+        let session = (!self.is_alone()).then(|| self.shared.session_until.borrow().unwrap_or_default());
+        let bucket = *self.shared.bucket_until.lock();
+        session.into_iter().chain(bucket).min()
     }
 }
 
