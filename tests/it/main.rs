@@ -34,6 +34,7 @@ mod recovery;
 mod runbook;
 mod sharding;
 mod stores;
+mod torture;
 mod write_and_query;
 
 use tests::store::Kind;
