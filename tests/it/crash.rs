@@ -48,7 +48,7 @@ pub fn wait_for_acks(progress: &Progress, random: &mut Random) {
 }
 
 /// A random part of `span`. The pause is the moment itself: nothing is waited for.
-fn pause_within(span: Duration, random: &mut Random) {
+pub fn pause_within(span: Duration, random: &mut Random) {
     std::thread::sleep(span.mul_f64(random.below(1_000) as f64 / 1_000.0));
 }
 

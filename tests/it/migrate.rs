@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tests::cluster::Cluster;
 use tests::load::{Load, Shape};
@@ -13,7 +14,7 @@ use tests::s3::{Asked, Fate, S3Server};
 use tests::store::Kind;
 use tests::{Node, Random, Settings, Store, wait_for};
 
-use crate::crash::is_as_acked;
+use crate::crash::{is_as_acked, pause_within};
 use crate::settings;
 
 /// A node on its own directory that cuts often: blocks, segments and checkpoints are among what is moved.
@@ -197,6 +198,46 @@ fn killed_right_after_the_moment_the_new_place_is_in_force() {
     killed.unwrap();
     assert!(!migrating.wait().unwrap().success());
     server(&store).acquit();
+    the_old_place_refuses(data.path());
+    the_new_place_is_whole(&store, data.path(), &mut load);
+}
+
+/// Kills the node at random moments of one move after another, until it has moved.
+#[test]
+fn killed_at_any_moment_one_place_is_in_force_and_has_everything() {
+    let store = Store::start(Kind::S3).unwrap();
+    let seed = Random::seed("migrate::killed_at_any_moment");
+    let mut random = Random::new(seed);
+    let mut load = Load::new(seed, Shape::default());
+    let data = tempfile::tempdir().unwrap();
+    let mut node = Node::start_on(&cutting(), data.path()).unwrap();
+    write_for_a_while(&mut load, &node, 20_000);
+    let mut kills = 0;
+    let note = data.path().join("bucket/moved.json");
+    let mark = server(&store).objects().join("below/here/cluster.json");
+    while !note.exists() {
+        let before = std::fs::read(&mark).ok();
+        let mut migrating = command(&store, data.path()).spawn().unwrap();
+        let killed = load.run(&node.client().clone(), |_| {
+            // Trying the target takes most of the time, and touches nothing: the moment is one of what comes after it.
+            wait_for("the target is marked", || (std::fs::read(&mark).ok() != before).then_some(()));
+            pause_within(Duration::from_millis(800), &mut random);
+            node.kill()
+        });
+        killed.unwrap();
+        migrating.wait().unwrap();
+        kills += 1;
+        if !note.exists() {
+            node = Node::start_on(&cutting(), data.path()).unwrap();
+            assert!(is_as_acked(&format!("kill {kills}"), &mut load, node.client(), true), "seed {seed}");
+            if kills == 5 {
+                let (moved, text) = migrate(&store, data.path());
+                assert!(moved, "{text}");
+                node.kill().unwrap();
+            }
+        }
+    }
+    println!("moved after {kills} kills");
     the_old_place_refuses(data.path());
     the_new_place_is_whole(&store, data.path(), &mut load);
 }
