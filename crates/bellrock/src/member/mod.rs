@@ -7,6 +7,7 @@
 pub mod heads;
 pub mod join;
 mod lead;
+pub mod shares;
 pub mod together;
 pub mod wire;
 
@@ -23,7 +24,7 @@ use futures::future::BoxFuture;
 use index::NodeInfo;
 use model::{NodeId, Revision};
 use parking_lot::{Mutex, RwLock};
-use querier::OldestPlan;
+use querier::Querier;
 use runtime::{Clock, Stage, Tasks};
 use tokio::sync::watch;
 
@@ -68,7 +69,7 @@ struct Shared {
     /// The cluster that it is about to join: what it says of itself before it has an index.
     joining: Mutex<Option<Cluster>>,
     heads: Late<LocalHeads>,
-    plans: Late<OldestPlan>,
+    querier: Late<Querier>,
     /// What keeps it from being part of the cluster, in words.
     trouble: Mutex<Option<String>>,
 }
@@ -89,7 +90,7 @@ impl Member {
                 bucket_until: Mutex::new(None),
                 joining: Mutex::new(None),
                 heads: Late::default(),
-                plans: Late::default(),
+                querier: Late::default(),
                 trouble: Mutex::new(None),
             }),
         }
@@ -115,9 +116,9 @@ impl Member {
     }
 
     /// Sets what other nodes ask this one about.
-    pub fn set_roles(&self, heads: LocalHeads, plans: OldestPlan) {
+    pub fn set_roles(&self, heads: LocalHeads, querier: Querier) {
         self.shared.heads.set(heads);
-        self.shared.plans.set(plans);
+        self.shared.querier.set(querier);
     }
 
     /// What keeps this node from being whole, in words for an operator.
@@ -235,7 +236,7 @@ impl Member {
     fn lowest_here(&self) -> Revision {
         // In this order: a plan that is made in between is of this revision or a later one.
         let applied = self.group().read(|index| index.revision());
-        let plan = self.shared.plans.get().and_then(OldestPlan::revision);
+        let plan = self.shared.querier.get().and_then(|querier| querier.plans().revision());
         plan.map_or(applied, |oldest| oldest.min(applied))
     }
 
@@ -452,6 +453,10 @@ impl Host for Member {
                 | Message::HeadMetadata => {
                     let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
                     heads::answer(this.shared.heads.get().ok_or_else(starting)?, message, &body).await
+                }
+                Message::Share => {
+                    let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
+                    shares::answer(this.shared.querier.get().ok_or_else(starting)?, &body).await
                 }
                 Message::Join | Message::Status | Message::Append => {
                     Err(Refusal::new(RefusalKind::Invalid, "this node does not take this message: is it older?"))

@@ -118,6 +118,11 @@ impl Query {
         &self.expr
     }
 
+    /// Start, end and step in milliseconds; without a step it is an instant query.
+    pub fn times(&self) -> (TimestampMs, TimestampMs, Option<i64>) {
+        (self.start, self.end, self.interval)
+    }
+
     /// What each selector will ask of the storage, in the order they were written: to be fetched beforehand.
     ///
     /// What the function `info` fetches besides depends on the series found, and is not among them.
