@@ -21,6 +21,9 @@ const QUESTION_BYTES_MAX: u64 = 1 << 20;
 /// An answer's line is shorter.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
+/// How often a program is told how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
 /// A program asks at once, and takes what it is told.
 const LINE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -143,7 +146,10 @@ async fn answer(stream: UnixStream, mover: &Mover, clock: &dyn Clock) -> Result<
             State::Moved { .. } => return tell(&mut writer, clock, Answer::Done(now.text())).await,
             State::Failed(why) => return tell(&mut writer, clock, Answer::Failed(why)).await,
         }
-        state.changed().await?;
+        tokio::select! {
+            over = state.wait_for(|state| matches!(state, State::Moved { .. } | State::Failed(_))) => drop(over?),
+            () = clock.sleep(PROGRESS_EVERY) => {}
+        }
     }
 }
 

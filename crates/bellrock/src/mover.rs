@@ -70,9 +70,9 @@ impl State {
                     Step::Look | Step::Check | Step::Mark => format!("trying {to}"),
                     Step::Double => "waiting for writes under way; from here on each goes to both places".to_owned(),
                     Step::Copy => format!(
-                        "copied and compared {objects} of {objects_total} objects, {} of {} MB",
-                        bytes / 1_000_000,
-                        bytes_total / 1_000_000
+                        "copied and compared {objects} of {objects_total} objects, {:.1} of {:.1} MB",
+                        *bytes as f64 / 1e6,
+                        *bytes_total as f64 / 1e6
                     ),
                     Step::Decide | Step::Finish | Step::Done => format!("changing over to {to}"),
                 }
@@ -172,7 +172,7 @@ impl Mover {
                 loop {
                     tokio::select! {
                         done = &mut step => break done,
-                        () = shutdown.reached(Stage::Draining) => return Err(self.stopping()),
+                        () = shutdown.reached(Stage::Draining) => return Err(stopping()),
                         _ = progress.changed() => {
                             let progress = *progress.borrow_and_update();
                             self.shared.state.send_replace(State::Moving { to: to.clone(), progress });
@@ -196,12 +196,6 @@ impl Mover {
         }
     }
 
-    fn stopping(&self) -> String {
-        "the process stops; if its next start goes on in the old place, the move can be asked for again and continues \
-         (bucket-move-given-up)"
-            .to_owned()
-    }
-
     async fn pause(&self, shutdown: &Shutdown) {
         tokio::select! {
             () = self.shared.clock.sleep(FINISH_AGAIN) => {}
@@ -213,5 +207,11 @@ impl Mover {
 fn not_alone() -> String {
     "this node is not the only one of its cluster, and the others would go on in the old place: only a single node's \
      bucket can be moved (bucket-not-movable)"
+        .to_owned()
+}
+
+fn stopping() -> String {
+    "the process stops; if its next start goes on in the old place, the move can be asked for again and continues \
+     (bucket-move-given-up)"
         .to_owned()
 }

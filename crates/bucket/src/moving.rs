@@ -391,9 +391,7 @@ impl Move {
                 Ok(pieces) if pieces[0] == bytes[start as usize..end as usize] => {}
                 Ok(_) => return Ok(false),
                 // Deleted or replaced between the two looks.
-                Err(error) if matches!(error, BucketError::NotFound { .. } | BucketError::TooShort { .. }) => {
-                    return Ok(false);
-                }
+                Err(BucketError::NotFound { .. } | BucketError::TooShort { .. }) => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
