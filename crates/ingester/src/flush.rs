@@ -483,6 +483,22 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_that_moves_across_a_network_gets_its_attempts_from_the_next_one_on() {
+        let mut flush = Flush::new(RULES);
+        flush.step(ms(0), Input::Open { bytes: 1 });
+        flush.set_attempts(REMOTE.attempts);
+        assert_eq!(flush.step(ms(60_000), Input::Open { bytes: 1 }), [Output::Seal(2), put(2, 0)], "1 takes its time");
+        assert_eq!(flush.step(ms(60_500), Input::Open { bytes: 0 }), [put(2, 1)], "2 gets a hedge");
+        assert_eq!(flush.step(ms(60_600), Input::NotStored { n: 1, attempt: 0 }), []);
+        let again = flush.wake_at().unwrap();
+        assert!(flush.step(again, Input::Open { bytes: 0 }).contains(&put(1, 1)));
+        assert!(
+            flush.step(again + ms(500), Input::Open { bytes: 0 }).contains(&put(1, 2)),
+            "and so does what follows 1"
+        );
+    }
+
+    #[test]
     fn a_failed_hedge_is_not_followed_by_another_of_the_same_attempt() {
         let mut flush = Flush::new(REMOTE);
         flush.step(ms(0), Input::Open { bytes: 1 });
