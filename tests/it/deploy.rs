@@ -165,7 +165,9 @@ fn pid(line: &str, number: usize) -> u32 {
 /// The first three bytes of loopback addresses on which nobody listens where the scripts will.
 fn free_network() -> String {
     let is_free = |network: &str| {
-        let at = |last: u8, port: u16| -> SocketAddr { (format!("{network}.{last}").parse::<IpAddr>().unwrap(), port).into() };
+        let at = |last: u8, port: u16| -> SocketAddr {
+            (format!("{network}.{last}").parse::<IpAddr>().unwrap(), port).into()
+        };
         let nodes = (1..=3).flat_map(|node| [at(node, PORT), at(node, PORT + 1)]);
         let mut all = nodes.chain([at(4, 3900), at(4, 3901)]);
         // 53 for root, else 5353; who is not root cannot try the first.
@@ -181,7 +183,8 @@ fn free_network() -> String {
 #[test]
 fn one_command_starts_three_nodes_behind_a_name_and_one_of_them_may_be_killed() {
     let (Some(_), Some(garage)) = (tests::dns::find(), Garage::program()) else { return };
-    let (Some(vmagent), Some(_)) = (skips::program("vmagent", "victoria-metrics"), skips::program("curl", "curl")) else {
+    let (Some(vmagent), Some(_)) = (skips::program("vmagent", "victoria-metrics"), skips::program("curl", "curl"))
+    else {
         return;
     };
     let folder = tempfile::Builder::new().prefix("bellrock-three-nodes-").tempdir().unwrap();

@@ -2,8 +2,9 @@
 //! lost or doubled, and no answer is wrong at any time.
 //!
 //! Each fault once, shortened; `BELLROCK_FULL=1`: each five times. `BELLROCK_TORTURE=1,16` does only those, `BELLROCK_SEED=N` replays
-//! the same order, victims and times. Needs root: everything runs in network namespaces of its own, on loop devices.
+//! the same order, victims and times; `BELLROCK_TORTURE_LOGS=FOLDER` keeps what the processes said last. Needs root: everything runs in network namespaces of its own, on loop devices.
 
+use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::Result;
@@ -54,6 +55,9 @@ fn in_world(kind: Kind, seed: u64, table: &mut Table, act: impl FnOnce(&mut Worl
         let Some(world) = World::new(network, kind.under, &cutting(kind.expect), kind.machines, seed) else { return };
         let mut world = world.unwrap();
         let done = act(&mut world, table);
+        if let Some(folder) = std::env::var_os("BELLROCK_TORTURE_LOGS") {
+            world.write_logs(Path::new(&folder)).unwrap();
+        }
         tell(&format!("{table}{} samples were acked", world.writing.acked_samples()));
         if let Err(error) = done {
             panic!("seed {seed}: {error:#}\n{}", world.describe());
