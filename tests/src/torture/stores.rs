@@ -33,7 +33,7 @@ pub fn answers_lost(world: &mut World, is_full: bool) -> Result<String> {
     let span = span(is_full);
     let chance = chance(world.random.bits());
     under(world, span, move |asked, _| match asked {
-        Asked::Put if chance() % 3 == 0 => Fate::AnswerLost,
+        Asked::Put if chance().is_multiple_of(3) => Fate::AnswerLost,
         _ => Fate::Served,
     })?;
     Ok(format!("one of three for {span:?}"))
