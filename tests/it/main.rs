@@ -32,6 +32,7 @@ mod promqltest;
 mod receiver;
 mod recovery;
 mod runbook;
+mod status;
 mod stores;
 mod write_and_query;
 

@@ -244,7 +244,15 @@ impl Writer {
         let mut stopping = false;
         while !(stopping && self.flush.is_idle() && self.cut.is_idle()) {
             let wake_at = [self.flush.wake_at(), self.cut.wake_at()].into_iter().flatten().min();
+            let session_end = shared.parts.session.deadline().filter(|_| stopping);
+            if session_end.is_some_and(|deadline| clock.boottime() > deadline) {
+                // The others have stopped before, for example: without them nothing can be committed, however long it
+                // waits. Every segment that was answered for is in the bucket and in the index.
+                warn!(writer = %self.id, "stopped without a last cut: no session with the index's leader");
+                return End::Stopped;
+            }
             let event = tokio::select! {
+                () = clock.sleep_until(session_end.unwrap_or(Duration::MAX)), if session_end.is_some() => None,
                 () = shared.appended.notified() => None,
                 () = shared.cut_wanted.notified() => Some(Event::CutWanted),
                 // A writer that nobody writes to must notice as well: requests are routed to live writers.

@@ -7,6 +7,7 @@
 pub mod heads;
 pub mod join;
 mod lead;
+mod status;
 pub mod together;
 pub mod wire;
 
@@ -33,6 +34,7 @@ use crate::late::Late;
 use wire::{Renew, Renewed};
 
 pub use lead::change_members;
+pub use status::Says;
 
 /// A session lasts this long after its last renewal; the leader fences no earlier.
 pub const SESSION_MAX: Duration = Duration::from_secs(3);
@@ -65,6 +67,7 @@ struct Shared {
     joining: Mutex<Option<Cluster>>,
     heads: Late<LocalHeads>,
     plans: Late<OldestPlan>,
+    says: Late<Says>,
     /// What keeps it from being part of the cluster, in words.
     trouble: Mutex<Option<String>>,
 }
@@ -85,6 +88,7 @@ impl Member {
                 joining: Mutex::new(None),
                 heads: Late::default(),
                 plans: Late::default(),
+                says: Late::default(),
                 trouble: Mutex::new(None),
             }),
         }
@@ -423,6 +427,7 @@ impl Host for Member {
                     Ok(Bytes::new())
                 }
                 Message::Renew => Ok(this.take_renewal(&from, &body)?.encode().into()),
+                Message::Status => Ok(this.says().encode().into()),
                 Message::SelectHead
                 | Message::HeadSeries
                 | Message::HeadLabelNames
@@ -431,7 +436,7 @@ impl Host for Member {
                     let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
                     heads::answer(this.shared.heads.get().ok_or_else(starting)?, message, &body).await
                 }
-                Message::Join | Message::Status | Message::Append => {
+                Message::Join | Message::Append => {
                     Err(Refusal::new(RefusalKind::Invalid, "this node does not take this message: is it older?"))
                 }
             }
