@@ -46,7 +46,8 @@ fn of_three_nodes_each_says_that_one_may_be_lost_and_then_that_none_may() {
         assert_eq!(node_losses(&report), 1, "{report:#}");
         let nodes = report["nodes"].as_array().unwrap();
         assert!(nodes.len() == 3 && nodes.iter().all(|node| node["isAlive"] == true), "{report:#}");
-        let roles: Vec<&str> = ["n0", "n1", "n2"].iter().map(|name| self::node(&report, name)["role"].as_str().unwrap()).collect();
+        let roles: Vec<&str> =
+            ["n0", "n1", "n2"].iter().map(|name| self::node(&report, name)["role"].as_str().unwrap()).collect();
         assert_eq!(roles.iter().filter(|role| **role == "voter").count(), 2, "{roles:?}");
         assert_eq!(roles[leader], "leader");
         assert!(report["leader"]["term"].as_u64().unwrap() > 0);
@@ -81,8 +82,8 @@ fn of_three_nodes_each_says_that_one_may_be_lost_and_then_that_none_may() {
 
     // The leader goes too: the last one says what it sees itself.
     cluster.nodes[leader].kill().unwrap();
-    let last = cluster.nodes[3 - leader - victim].client();
-    let report = wait_for_report(last, "there is no leader", |report| report["leader"].is_null());
+    let last = cluster.nodes[3 - leader - victim].client().clone();
+    let report = wait_for_report(&last, "there is no leader", |report| report["leader"].is_null());
     assert_eq!(node_losses(&report), 0);
     let degraded = report["degraded"].to_string();
     for number in [leader, victim] {

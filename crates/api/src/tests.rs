@@ -527,7 +527,11 @@ fn cluster_report() -> ClusterReport {
         leader: Some((NodeId(1), 3)),
         applied: at(7),
         stored: None,
-        nodes: vec![node(1, "a", Role::Leader, Some(0)), node(2, "b", Role::Voter, Some(4500)), node(3, "c", Role::None, None)],
+        nodes: vec![
+            node(1, "a", Role::Leader, Some(0)),
+            node(2, "b", Role::Voter, Some(4500)),
+            node(3, "c", Role::None, None),
+        ],
         writers: vec![WriterReport {
             id: WriterId(at(4)),
             node: NodeId(2),
