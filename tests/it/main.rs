@@ -32,8 +32,10 @@ mod promqltest;
 mod receiver;
 mod recovery;
 mod runbook;
+mod sharding;
 mod status;
 mod stores;
+mod torture;
 mod write_and_query;
 
 use tests::store::Kind;

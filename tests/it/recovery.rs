@@ -1,7 +1,6 @@
 //! Disks are lost and the bucket is left: `bellrock recover` brings every acked sample back.
 
 use std::path::Path;
-use std::process::Command;
 
 use model::TimestampMs;
 use tests::cluster::Cluster;
@@ -35,9 +34,7 @@ fn expected(pushes: i64) -> (usize, f64) {
 
 /// Runs `bellrock recover` on a folder, with what a node was told of its bucket.
 fn recover(settings: &Settings, data: &Path) -> (bool, String) {
-    let mut command = Command::new(&settings.program);
-    command.arg("recover").arg("--data").arg(data).args(&settings.arguments).arg("--recover.wait=1ms");
-    let output = command.envs(settings.environment.iter().cloned()).output().unwrap();
+    let output = settings.command("recover", data).arg("--recover.wait=1ms").output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
@@ -91,4 +88,20 @@ fn a_cluster_whose_every_disk_is_lost_comes_back_from_the_bucket() {
     for node in &cluster.nodes {
         assert_eq!(sums(node.client()), expected(18));
     }
+}
+
+#[test]
+fn a_node_stops_when_its_cluster_was_recovered_elsewhere() {
+    let mut node = Node::start(&settings()).unwrap();
+    push(node.client(), 0);
+    let file = node.data().join("bucket/cluster.json");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let after = before.replace(r#""incarnation":1"#, r#""incarnation":2"#);
+    assert_ne!(before, after, "{before}");
+    std::fs::write(&file, after).unwrap();
+    // It looks every ten seconds.
+    assert!(!node.process().wait().unwrap().success());
+    assert!(node.process().output().contains("other-cluster"), "{}", node.process().output());
+    node.spawn_again().unwrap();
+    assert!(!node.process().wait().unwrap().success());
 }

@@ -25,10 +25,11 @@ use tokio::sync::watch;
 use crate::cluster_status::WholeCluster;
 use crate::heads::LocalHeads;
 use crate::health::NodeHealth;
-use crate::index_log::{self, IndexGroup};
+use crate::index_log;
 use crate::late::Late;
 use crate::logging::{self, LogLevel, chain};
 use crate::member::heads::ClusterHeads;
+use crate::member::shares::ClusterNodes;
 use crate::member::{self, Member, together};
 use crate::services::{LocalIngest, LocalQueries};
 use crate::settings::sources::Surroundings;
@@ -38,8 +39,12 @@ use crate::{greeting, process_metrics, roles};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// How long a node that stops waits for a leader of the index to cut its head with.
+const STOP_WITHOUT_LEADER: Duration = Duration::from_secs(10);
 /// How often it is looked at whether the bucket is still this cluster's (RELIABILITY.md, row 13).
 const CHECK_CLUSTER_INTERVAL: Duration = Duration::from_secs(10);
+/// How soon it is tried again when the bucket did not say: writes wait for it before long.
+const CHECK_CLUSTER_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves until something ends it; returns what the process exits with.
 pub fn run(loaded: Loaded, surroundings: Surroundings) -> ExitCode {
@@ -84,6 +89,7 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
         Some(location) => location.clone(),
         None => Location::Own(data.folder("bucket")?),
     };
+    let member = roles.member.clone();
     let (tasks, fronts) = (base.tasks.clone(), base.serve_api(settings, &roles, &location, listeners));
     greet(&addresses, &data, settings.bucket.as_ref());
     let building = Node::build(settings, &data, location, base, roles, peer_listeners, &addresses, level, fronts);
@@ -95,9 +101,9 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     match built.flatten() {
         Some(node) => {
             signals.until_stopping(&shutdown, || node.reload(&mut loaded, &surroundings)).await;
-            stop(&node.tasks, &*clock, &mut signals).await;
+            stop(&node.tasks, &*clock, &mut signals, &member).await;
         }
-        None => stop(&tasks, &*clock, &mut signals).await,
+        None => stop(&tasks, &*clock, &mut signals, &member).await,
     }
     Ok(shutdown.reason().unwrap_or_else(|| StopReason::Requested("asked to".to_string())))
 }
@@ -106,8 +112,15 @@ fn local_addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>> {
     Ok(listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?)
 }
 
-/// Stops everything in order; a second signal does not wait.
-async fn stop(tasks: &Tasks, clock: &dyn Clock, signals: &mut Signals) {
+/// Stops everything in order; a second signal does not wait. Nor does the last of several nodes that stop together for a
+/// leader that will not come: what it answered is durable, and whoever starts next adopts it.
+async fn stop(tasks: &Tasks, clock: &dyn Clock, signals: &mut Signals, member: &Late<Member>) {
+    let leaderless = async {
+        match member.get() {
+            Some(member) => member.leaderless_for(STOP_WITHOUT_LEADER).await,
+            None => std::future::pending().await,
+        }
+    };
     match tasks.shutdown().reason() {
         Some(StopReason::Failed(error)) => tracing::error!(error, "stopping after a failure"),
         Some(StopReason::Requested(signal)) => tracing::info!(signal, "stopping"),
@@ -120,6 +133,7 @@ async fn stop(tasks: &Tasks, clock: &dyn Clock, signals: &mut Signals) {
             tracing::info!(elapsed_ms, "stopped");
         }
         () = signals.insists() => tracing::warn!("told to stop again, not waiting"),
+        () = leaderless => tracing::warn!("the index has no leader any more: stopped without a last cut"),
     }
 }
 
@@ -240,7 +254,7 @@ impl Node {
         let Some(together) = surroundings.come_together(&roles.member).await? else { return Ok(None) };
         let member = together.member;
         let (index, node) = (member.group(), member.node());
-        check_cluster(&tasks, bucket.clone(), index.clone(), clock.clone());
+        check_cluster(&tasks, bucket.clone(), member.clone(), clock.clone());
 
         let collected = bucket.clone();
         let queried = Arc::new(for_queries(&bucket, settings, data, &registry).await?);
@@ -266,7 +280,7 @@ impl Node {
         let heads = ClusterHeads {
             node,
             local: LocalHeads(ingester.heads()),
-            peers: together.peers,
+            peers: together.peers.clone(),
             group: index.clone(),
             segments: SegmentHeads::new(index.clone(), queried.clone()),
         };
@@ -274,11 +288,15 @@ impl Node {
             group: index.clone(),
             bucket: queried,
             heads: Arc::new(heads),
+            nodes: together.peers.map(|peers| {
+                let nodes: Arc<dyn querier::Nodes> = Arc::new(ClusterNodes { node, peers, group: index.clone() });
+                nodes
+            }),
             clock: clock.clone(),
             registry: registry.clone(),
         };
         let querier = Querier::new(&roles::querier(settings, memory_total_bytes), parts);
-        member.set_roles(LocalHeads(ingester.heads()), querier.plans());
+        member.set_roles(LocalHeads(ingester.heads()), querier.clone());
         let lowest = member.clone();
         let stored = run_compactor(
             &tasks,
@@ -356,22 +374,34 @@ fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) -> watc
 }
 
 /// Stops the process when the bucket has become another cluster's, or a later life's of this one.
-fn check_cluster(tasks: &Tasks, bucket: Bucket, index: IndexGroup, clock: Arc<dyn Clock>) {
+///
+/// It looks on while what was accepted is flushed and cut: until then writes are still answered.
+fn check_cluster(tasks: &Tasks, bucket: Bucket, member: Member, clock: Arc<dyn Clock>) {
     let shutdown = tasks.shutdown().clone();
-    let expected = index_log::cluster_of(&index);
-    tasks.spawn("bucket.check_cluster", Stage::Flushing, async move {
+    let expected = index_log::cluster_of(&member.group());
+    // Each look counts from its beginning, so one attempt that takes its time is better than none that is given up.
+    let bucket = bucket.with_patience(Duration::ZERO);
+    tasks.spawn("bucket.check_cluster", Stage::Closing, async move {
         loop {
-            tokio::select! {
-                () = shutdown.reached(Stage::Flushing) => return,
-                () = clock.sleep(CHECK_CLUSTER_INTERVAL) => {}
-            }
-            match bucket.check_cluster(&expected).await {
-                Ok(()) => {}
+            let at = clock.boottime();
+            let interval = match bucket.check_cluster(&expected).await {
+                Ok(()) => {
+                    member.bucket_seen(at);
+                    CHECK_CLUSTER_INTERVAL
+                }
                 Err(error) if error.kind() == bucket::ErrorKind::OtherCluster => {
+                    member.bucket_lost();
                     shutdown.begin(StopReason::Failed(chain(&error)));
                     return;
                 }
-                Err(error) => tracing::warn!(error = chain(&error), "bucket not checked"),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "bucket not checked");
+                    CHECK_CLUSTER_AGAIN
+                }
+            };
+            tokio::select! {
+                () = shutdown.reached(Stage::Closing) => return,
+                () = clock.sleep((at + interval).saturating_sub(clock.boottime())) => {}
             }
         }
     });

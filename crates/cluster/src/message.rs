@@ -25,6 +25,8 @@ pub enum Message {
     HeadLabelValues,
     /// Reads metadata in a head.
     HeadMetadata,
+    /// Evaluates a shard of the series of a query's aggregation.
+    Share,
 }
 
 /// What shares a connection: nothing large may be before a heartbeat in a socket's buffer.
@@ -38,7 +40,7 @@ pub enum Lane {
 
 impl Message {
     /// Every kind.
-    pub const ALL: [Message; 10] = [
+    pub const ALL: [Message; 11] = [
         Message::Consensus,
         Message::Join,
         Message::Renew,
@@ -49,6 +51,7 @@ impl Message {
         Message::HeadLabelNames,
         Message::HeadLabelValues,
         Message::HeadMetadata,
+        Message::Share,
     ];
 
     /// Its name in paths, logs and metrics.
@@ -64,6 +67,7 @@ impl Message {
             Message::HeadLabelNames => "head_label_names",
             Message::HeadLabelValues => "head_label_values",
             Message::HeadMetadata => "head_metadata",
+            Message::Share => "share",
         }
     }
 
@@ -79,6 +83,8 @@ impl Message {
             Message::Join | Message::Renew | Message::Status => 64 << 10,
             // A request of an agent is at most 32 MiB by default, decoded; a part of it is no larger.
             Message::Append => 64 << 20,
+            // The names of a plan's blocks.
+            Message::Share => 32 << 20,
             // Matchers.
             _ => 4 << 20,
         }
@@ -88,9 +94,11 @@ impl Message {
     pub fn answer_bytes_max(self) -> usize {
         match self {
             Message::SelectHead => 256 << 20,
-            Message::HeadSeries | Message::HeadLabelNames | Message::HeadLabelValues | Message::HeadMetadata => {
-                64 << 20
-            }
+            Message::HeadSeries
+            | Message::HeadLabelNames
+            | Message::HeadLabelValues
+            | Message::HeadMetadata
+            | Message::Share => 64 << 20,
             _ => 4 << 20,
         }
     }

@@ -20,21 +20,23 @@ use tokio_rustls::TlsAcceptor;
 use crate::connect::{EXPORTER_LABEL, STREAM_WINDOW_BYTES, WINDOW_BYTES};
 use crate::error::{Refusal, RefusalKind};
 use crate::hello::{Hello, HelloError, welcome};
-use crate::message::Message;
+use crate::message::{Lane, Message};
 use crate::peers::Peers;
 
 struct Server {
     peers: Peers,
-    /// Bytes of bodies that may still be taken in, in KiB.
-    bodies: Semaphore,
+    /// Bytes of small and urgent bodies that may still be taken in, in KiB.
+    control: Semaphore,
+    /// The same of samples: what waits there to become durable must not keep the index's messages out, which it waits for.
+    bulk: Semaphore,
 }
 
 /// Serves the peer port until `until` is done; connections end with it.
 pub async fn serve(peers: &Peers, listeners: Vec<TcpListener>, until: impl Future<Output = ()>) {
     let settings = &peers.parts().settings;
-    let bodies = Semaphore::new(settings.bodies_bytes_max >> 10);
+    let room = || Semaphore::new(settings.bodies_bytes_max >> 10);
     let places = Arc::new(Semaphore::new(settings.connections_max));
-    let server = Arc::new(Server { peers: peers.clone(), bodies });
+    let server = Arc::new(Server { peers: peers.clone(), control: room(), bulk: room() });
     let (stop, stopped) = tokio::sync::watch::channel(());
     let accepting =
         listeners.into_iter().map(|listener| accept(listener, server.clone(), places.clone(), stopped.clone()));
@@ -161,7 +163,11 @@ impl Server {
             return Err(Refusal::new(RefusalKind::Invalid, text));
         }
         let share = expected.div_ceil(1024).clamp(1, self.peers.parts().settings.bodies_bytes_max >> 10);
-        let _room = self.bodies.acquire_many(u32::try_from(share).unwrap_or(u32::MAX)).await;
+        let room = match message.lane() {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+        };
+        let _room = room.acquire_many(u32::try_from(share).unwrap_or(u32::MAX)).await;
         let body = Limited::new(body, limit).collect().await;
         let body = body.map_err(|error| Refusal::new(RefusalKind::Invalid, format!("body not read: {error}")))?;
         self.peers.parts().host.answer(from, message, body.to_bytes()).await

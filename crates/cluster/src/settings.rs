@@ -15,7 +15,7 @@ pub struct Settings {
     pub reconnect_delay: Duration,
     /// Connections that are served at once; more are closed.
     pub connections_max: usize,
-    /// Bodies of requests that are held at once, over all connections; more wait.
+    /// Bodies of requests of one lane that are held at once, over all connections; more wait.
     pub bodies_bytes_max: usize,
     /// Calls of one connection that are answered at once; more wait with the caller.
     pub calls_per_connection_max: u32,

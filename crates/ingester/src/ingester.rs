@@ -68,11 +68,19 @@ pub(crate) struct Shared {
     pub fenced: Notify,
     /// Why the last PUT failed, while PUTs fail: `/-/ready` says it.
     pub failing: Mutex<Option<String>>,
-    /// Why the index takes no entries, while it takes none.
-    pub index_failing: Mutex<Option<String>>,
+    pub index_trouble: Mutex<IndexTrouble>,
     /// Adoption that is under way, in words; empty when all is loaded.
     pub adopting: Mutex<Vec<String>>,
     pub hasher: SeriesHasher,
+}
+
+/// Why the index takes no entries, while it takes none.
+#[derive(Debug, Default)]
+pub(crate) struct IndexTrouble {
+    /// Proposals that were not taken and are tried again.
+    pub waiting: usize,
+    /// What the last of them was told; `None` as soon as one is taken.
+    pub why: Option<String>,
 }
 
 /// What this process has registered.
@@ -131,7 +139,7 @@ impl Ingester {
             registration: Mutex::default(),
             fenced: Notify::new(),
             failing: Mutex::new(None),
-            index_failing: Mutex::new(None),
+            index_trouble: Mutex::default(),
             adopting: Mutex::new(Vec::new()),
             hasher,
             settings,
@@ -162,7 +170,7 @@ impl Ingester {
     /// What is wrong, in words for an operator; empty when all is well.
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles: Vec<String> = self.shared.failing.lock().iter().cloned().collect();
-        troubles.extend(self.shared.index_failing.lock().iter().cloned());
+        troubles.extend(self.shared.index_trouble.lock().why.iter().cloned());
         troubles.extend(self.shared.adopting.lock().iter().cloned());
         troubles
     }

@@ -244,15 +244,7 @@ impl Writer {
         let mut stopping = false;
         while !(stopping && self.flush.is_idle() && self.cut.is_idle()) {
             let wake_at = [self.flush.wake_at(), self.cut.wake_at()].into_iter().flatten().min();
-            let session_end = shared.parts.session.deadline().filter(|_| stopping);
-            if session_end.is_some_and(|deadline| clock.boottime() > deadline) {
-                // The others have stopped before, for example: without them nothing can be committed, however long it
-                // waits. Every segment that was answered for is in the bucket and in the index.
-                warn!(writer = %self.id, "stopped without a last cut: no session with the index's leader");
-                return End::Stopped;
-            }
             let event = tokio::select! {
-                () = clock.sleep_until(session_end.unwrap_or(Duration::MAX)), if session_end.is_some() => None,
                 () = shared.appended.notified() => None,
                 () = shared.cut_wanted.notified() => Some(Event::CutWanted),
                 // A writer that nobody writes to must notice as well: requests are routed to live writers.
@@ -523,6 +515,32 @@ impl Drop for Writer {
         // What is not committed now never will be by this writer; its requests' waiters go with it.
         let bytes = self.pending.values().map(|pending| pending.memory_bytes).sum();
         self.shared.sealed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        // Its PUTs end with it; the next writer's tell how the bucket is.
+        *self.shared.failing.lock() = None;
+    }
+}
+
+/// A proposal that the index has not taken yet; it is told of until it is decided or given up.
+struct Waiting<'a>(&'a Shared);
+
+impl Waiting<'_> {
+    fn begin(shared: &Shared) -> Waiting<'_> {
+        shared.index_trouble.lock().waiting += 1;
+        Waiting(shared)
+    }
+
+    fn because(&self, error: &ProposeError) {
+        self.0.index_trouble.lock().why = Some(format!("writes fail: the index takes no entries: {}", chain(error)));
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut trouble = self.0.index_trouble.lock();
+        trouble.waiting -= 1;
+        if trouble.waiting == 0 {
+            trouble.why = None;
+        }
     }
 }
 
@@ -532,16 +550,17 @@ pub(crate) async fn propose(shared: &Shared, command: Command) -> Result<Result<
     let incarnation = shared.parts.group.read(|index| index.incarnation());
     let entry = Entry { incarnation, command };
     let mut delay = RETRY_DELAY_MIN;
+    let mut waiting: Option<Waiting<'_>> = None;
     loop {
         match shared.parts.group.propose(entry.clone()).await {
             Ok(applied) => {
                 // Whatever it did: entries are taken again, also when no write comes to show it.
-                *shared.index_failing.lock() = None;
+                shared.index_trouble.lock().why = None;
                 return Ok(applied);
             }
             Err(e) if e.kind() == consensus::ErrorKind::Unavailable && !matches!(e, ProposeError::Closed) => {
                 warn!(error = chain(&e), entry = what, "entry not committed, trying again");
-                *shared.index_failing.lock() = Some(format!("writes fail: the index takes no entries: {}", chain(&e)));
+                waiting.get_or_insert_with(|| Waiting::begin(shared)).because(&e);
                 shared.parts.clock.sleep(delay).await;
                 delay = (delay * 2).min(RETRY_DELAY_MAX);
             }

@@ -1,7 +1,8 @@
 //! Heads that are read from their segments: what answers when a writer's node does not, and nobody has adopted it yet.
 //!
 //! The segments above the cut are fetched and taken in by the same code that a head is made with. A few such heads are
-//! kept, and go on from where they are when a later query plans further.
+//! kept, and go on from where they are when a later query plans further. Where a writer has set a cut point and its cut was
+//! never committed, or is not yet, every series is spelled anew: from there on it is one more head.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,9 +10,9 @@ use std::sync::Arc;
 use bucket::Bucket;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryFutureExt};
 use head::{Head, HeadError as ReadError};
-use model::{Labels, Matcher, Metadata, ObjectKey, Samples, SegmentNumber, TenantId, TimeRange, WriterId};
+use model::{Labels, Matcher, Metadata, ObjectKey, Samples, SegmentNumber, Shard, TenantId, TimeRange, WriterId};
 use parking_lot::Mutex;
 
 use crate::IndexGroup;
@@ -39,7 +40,34 @@ type Which = (WriterId, SegmentNumber);
 type Kept = VecDeque<(Which, Arc<Loading>)>;
 
 /// Held while segments are taken in, so that each is fetched once.
-type Loading = tokio::sync::Mutex<Head>;
+type Loading = tokio::sync::Mutex<Loaded>;
+
+/// A writer's samples above a cut: one head up to each cut point and one after the last, oldest first.
+struct Loaded {
+    before: Vec<Head>,
+    growing: Head,
+}
+
+impl Loaded {
+    fn new(cut: SegmentNumber) -> Loaded {
+        Loaded { before: Vec::new(), growing: Head::new(cut) }
+    }
+
+    /// Takes in the next segment.
+    fn take_in(&mut self, header: &segment::Header, columns: &segment::Columns) -> Result<(), ReadError> {
+        let applied = self.growing.applied();
+        if header.first_after_cut && applied > self.growing.cut() {
+            self.before.push(std::mem::replace(&mut self.growing, Head::new(applied)));
+        }
+        self.growing.take_in(header.n, columns)
+    }
+
+    /// The heads that segments up to `added` lie in; later plans may have had more loaded.
+    fn upto(&self, added: SegmentNumber) -> impl Iterator<Item = &Head> {
+        let is_planned = move |head: &&Head| head.cut() < added;
+        self.before.iter().chain(std::iter::once(&self.growing)).filter(is_planned)
+    }
+}
 
 impl SegmentHeads {
     /// Nothing is read yet.
@@ -47,14 +75,18 @@ impl SegmentHeads {
         SegmentHeads { group, bucket, heads: Arc::default() }
     }
 
-    /// Runs `read` over a head that holds the plan's segments.
-    async fn read<T>(&self, plan: HeadPlan, read: impl FnOnce(&Head) -> Result<T, ReadError>) -> Result<T, HeadError> {
+    /// Runs `read` over the heads that hold the plan's segments, oldest first.
+    async fn read<T>(
+        &self,
+        plan: HeadPlan,
+        read: impl FnMut(&Head) -> Result<T, ReadError>,
+    ) -> Result<Vec<T>, HeadError> {
         let loading = self.of((plan.writer, plan.cut));
-        let mut head = loading.lock().await;
-        if head.applied() < plan.added {
-            self.take_in(&mut head, plan).await?;
+        let mut loaded = loading.lock().await;
+        if loaded.growing.applied() < plan.added {
+            self.take_in(&mut loaded, plan).await?;
         }
-        read(&head).map_err(|error| match error {
+        loaded.upto(plan.added).map(read).collect::<Result<_, _>>().map_err(|error| match error {
             ReadError::PlanAgain { .. } => HeadError::PlanAgain(plan.writer),
             other => HeadError::Failed(format!("read the head of writer {}: {other}", plan.writer)),
         })
@@ -65,7 +97,7 @@ impl SegmentHeads {
         let at = heads.iter().position(|(other, _)| *other == which);
         let head = match at.and_then(|at| heads.remove(at)) {
             Some((_, head)) => head,
-            None => Arc::new(Loading::new(Head::new(which.1))),
+            None => Arc::new(Loading::new(Loaded::new(which.1))),
         };
         heads.push_back((which, head.clone()));
         if heads.len() > HEADS_MAX {
@@ -74,8 +106,8 @@ impl SegmentHeads {
         head
     }
 
-    async fn take_in(&self, head: &mut Head, plan: HeadPlan) -> Result<(), HeadError> {
-        let (from, writer) = (head.applied() + 1, plan.writer);
+    async fn take_in(&self, loaded: &mut Loaded, plan: HeadPlan) -> Result<(), HeadError> {
+        let (from, writer) = (loaded.growing.applied() + 1, plan.writer);
         let attempts: Option<Vec<(SegmentNumber, u32)>> = self.group.read(|index| {
             let known = index.writer(writer)?;
             // Retired since the plan was made: a block holds them, which a new plan names.
@@ -87,7 +119,6 @@ impl SegmentHeads {
             })
         });
         let attempts = attempts.ok_or(HeadError::PlanAgain(writer))?;
-        let last = attempts.last().map_or(head.applied(), |(n, _)| *n);
         let fetches = attempts.into_iter().map(|(n, attempt)| self.fetch(writer, n, attempt).map(move |o| (n, o)));
         let mut fetched = futures::stream::iter(fetches).buffered(FETCH_AHEAD);
         while let Some((n, object)) = fetched.next().await {
@@ -97,9 +128,9 @@ impl SegmentHeads {
             if (header.writer, header.n) != (writer, n) {
                 return Err(failed(format!("it says that it is {} of writer {}", header.n, header.writer)));
             }
-            head.take_in(n, &columns).map_err(|error| failed(error.to_string()))?;
+            loaded.take_in(&header, &columns).map_err(|error| failed(error.to_string()))?;
         }
-        if head.applied() < last {
+        if loaded.growing.applied() < plan.added {
             return Err(HeadError::PlanAgain(writer));
         }
         Ok(())
@@ -126,12 +157,15 @@ impl HeadReader for SegmentHeads {
         tenant: &'a TenantId,
         matchers: &'a [Matcher],
         range: TimeRange,
+        shard: Shard,
     ) -> BoxFuture<'a, Result<Vec<(Labels, Samples)>, HeadError>> {
         async move {
-            let selected =
-                self.read(plan, |head| head.select(tenant, matchers, range, plan.added.min(head.applied()))).await?;
+            let select = |head: &Head| head.select(tenant, matchers, range, plan.added.min(head.applied()));
+            let selected = self.read(plan, select).await?;
             let failed = |error| HeadError::Failed(format!("read the head of writer {}: {error}", plan.writer));
-            selected.decode().map(|series| series.map_err(failed)).collect()
+            let series = selected.into_iter().flat_map(|selection| selection.decode());
+            let in_shard = series.filter(|series| series.as_ref().map_or(true, |(labels, _)| shard.has(labels)));
+            in_shard.map(|series| series.map_err(failed)).collect()
         }
         .boxed()
     }
@@ -143,7 +177,7 @@ impl HeadReader for SegmentHeads {
         matchers: &'a [Matcher],
         range: TimeRange,
     ) -> BoxFuture<'a, Result<Vec<Labels>, HeadError>> {
-        self.read(plan, move |head| Ok(head.series(tenant, matchers, range))).boxed()
+        self.read(plan, move |head| Ok(head.series(tenant, matchers, range))).map_ok(|found| found.concat()).boxed()
     }
 
     fn label_names<'a>(
@@ -153,7 +187,9 @@ impl HeadReader for SegmentHeads {
         matchers: &'a [Matcher],
         range: TimeRange,
     ) -> BoxFuture<'a, Result<Vec<String>, HeadError>> {
-        self.read(plan, move |head| Ok(head.label_names(tenant, matchers, range))).boxed()
+        self.read(plan, move |head| Ok(head.label_names(tenant, matchers, range)))
+            .map_ok(|found| found.concat())
+            .boxed()
     }
 
     fn label_values<'a>(
@@ -164,7 +200,9 @@ impl HeadReader for SegmentHeads {
         matchers: &'a [Matcher],
         range: TimeRange,
     ) -> BoxFuture<'a, Result<Vec<String>, HeadError>> {
-        self.read(plan, move |head| Ok(head.label_values(tenant, name, matchers, range))).boxed()
+        self.read(plan, move |head| Ok(head.label_values(tenant, name, matchers, range)))
+            .map_ok(|found| found.concat())
+            .boxed()
     }
 
     fn metadata<'a>(
@@ -173,6 +211,146 @@ impl HeadReader for SegmentHeads {
         tenant: &'a TenantId,
     ) -> BoxFuture<'a, Result<Vec<(String, Metadata)>, HeadError>> {
         let owned = |(metric, metadata): (&str, &Metadata)| (metric.to_owned(), metadata.clone());
-        self.read(plan, move |head| Ok(head.metadata(tenant).map(owned).collect())).boxed()
+        self.read(plan, move |head| Ok(head.metadata(tenant).map(owned).collect::<Vec<_>>()))
+            .map_ok(|found| found.concat())
+            .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{Machine, Parts, Settings, Start};
+    use index::{Applied, Command, Entry, Index, SegmentMeta};
+    use model::{MatchOp, NodeId, Revision};
+    use runtime::{Random, Registry, SystemClock};
+    use segment::{Columns, Header, SeriesState};
+
+    /// A writer whose segments are in a bucket and in the index, and no node that has its head.
+    struct Orphan {
+        _folder: tempfile::TempDir,
+        group: IndexGroup,
+        bucket: Arc<Bucket>,
+        writer: WriterId,
+    }
+
+    impl Orphan {
+        async fn new() -> Orphan {
+            let folder = tempfile::tempdir().unwrap();
+            let machine = Machine {
+                apply: |index: &mut Index, position, entry: &Entry| index.apply(position, entry),
+                advance: Index::advance,
+                encode: Entry::encode,
+                decode: |bytes| Ok(Entry::decode(bytes)?),
+                snapshot: Index::encode_checkpoint,
+                restore: |bytes| Ok(Index::decode_checkpoint(bytes)?),
+                hash: Index::state_hash,
+            };
+            let parts = Parts::system(SystemClock::shared(), Random::from_seed(1), Registry::new());
+            let start = Start::Bootstrap(Index::new(1, 1));
+            let group =
+                IndexGroup::open(&folder.path().join("index"), machine, start, Settings::default(), parts).unwrap();
+            let place = folder.path().join("bucket");
+            let bucket = Arc::new(Bucket::open(&place, SystemClock::shared(), &Registry::new()).await.unwrap());
+            let applied = propose(&group, Command::Register { node: NodeId(1), nonce: 1 }).await;
+            let Applied::Registered { writer } = applied else { panic!("{applied:?}") };
+            Orphan { _folder: folder, group, bucket, writer }
+        }
+
+        /// Segment `n` holds one sample of the series `up`, at `n` s; `spells` says whether it is the first that names it.
+        async fn add(&self, n: SegmentNumber, spells: bool, state: &mut SeriesState) {
+            let mut columns = Columns::new();
+            let id = 0;
+            if spells {
+                columns.spell(id, &tenant(), &Labels::from_pairs([("__name__", "up")]).unwrap());
+            }
+            columns.push_float(id, state, n as i64 * 1000, n as f64);
+            columns.seal();
+            let sealed_at = Revision { incarnation: 1, position: 1 };
+            let header = Header { cluster: 1, writer: self.writer, n, sealed_at, first_after_cut: spells };
+            let object = segment::encode(&header, &columns);
+            let info = SegmentMeta { attempt: 0, bytes: object.len() as u64, range: columns.time_range() };
+            self.bucket.put(&self.key(n), object.into()).await.unwrap();
+            propose(&self.group, Command::AddSegment { writer: self.writer, n, segment: info }).await;
+        }
+
+        fn key(&self, n: SegmentNumber) -> ObjectKey {
+            ObjectKey::Segment { writer: self.writer, n, attempt: 0 }
+        }
+
+        /// Three segments: a cut point, whose cut is not committed, lies between the second and the third.
+        async fn with_a_cut_point() -> Orphan {
+            let orphan = Orphan::new().await;
+            let mut state = SeriesState::default();
+            orphan.add(1, true, &mut state).await;
+            orphan.add(2, false, &mut state).await;
+            orphan.add(3, true, &mut SeriesState::default()).await;
+            orphan
+        }
+
+        fn heads(&self) -> SegmentHeads {
+            SegmentHeads::new(self.group.clone(), self.bucket.clone())
+        }
+    }
+
+    async fn propose(group: &IndexGroup, command: Command) -> Applied {
+        group.propose(Entry { incarnation: 1, command }).await.unwrap().unwrap()
+    }
+
+    fn tenant() -> TenantId {
+        TenantId::new("a").unwrap()
+    }
+
+    /// The timestamps that a plan reads, in seconds.
+    async fn read(heads: &SegmentHeads, writer: WriterId, added: SegmentNumber) -> Result<Vec<i64>, HeadError> {
+        let all = [Matcher::new("__name__", MatchOp::Equal, "up").unwrap()];
+        let plan = HeadPlan { writer, cut: 0, added };
+        let found = heads.select(plan, &tenant(), &all, TimeRange::ALL, Shard::WHOLE).await?;
+        let times = found.iter().flat_map(|(_, samples)| samples.iter().map(|sample| sample.t / 1000));
+        Ok(times.collect())
+    }
+
+    #[tokio::test]
+    async fn segments_on_both_sides_of_a_cut_point_are_read() {
+        let orphan = Orphan::with_a_cut_point().await;
+        assert_eq!(read(&orphan.heads(), orphan.writer, 3).await.unwrap(), [1, 2, 3]);
+        let plan = HeadPlan { writer: orphan.writer, cut: 0, added: 3 };
+        let names = orphan.heads().label_names(plan, &tenant(), &[], TimeRange::ALL).await.unwrap();
+        assert_eq!(names, ["__name__", "__name__"]);
+        orphan.group.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_older_plan_reads_no_more_than_it_names() {
+        let orphan = Orphan::with_a_cut_point().await;
+        let heads = orphan.heads();
+        for (added, want) in [(1, vec![1]), (3, vec![1, 2, 3]), (1, vec![1]), (2, vec![1, 2]), (3, vec![1, 2, 3])] {
+            assert_eq!(read(&heads, orphan.writer, added).await.unwrap(), want, "up to {added}");
+        }
+        orphan.group.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_put_aside_since_the_plan_is_planned_again() {
+        let orphan = Orphan::with_a_cut_point().await;
+        let writer = orphan.writer;
+        propose(&orphan.group, Command::Fence { writer }).await;
+        let granted = propose(&orphan.group, Command::GrantAdopt { writer, node: NodeId(1), number: 1 }).await;
+        let Applied::AdoptGranted { lease, .. } = granted else { panic!("{granted:?}") };
+        propose(&orphan.group, Command::Quarantine { writer, from: 2, upto: 3, lease }).await;
+        let error = read(&orphan.heads(), writer, 3).await.unwrap_err();
+        assert!(matches!(error, HeadError::PlanAgain(_)), "{error}");
+        assert_eq!(read(&orphan.heads(), writer, 1).await.unwrap(), [1]);
+        orphan.group.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_planned_again() {
+        let orphan = Orphan::with_a_cut_point().await;
+        orphan.bucket.delete(&orphan.key(3)).await.unwrap();
+        assert_eq!(read(&orphan.heads(), orphan.writer, 2).await.unwrap(), [1, 2]);
+        let error = read(&orphan.heads(), orphan.writer, 3).await.unwrap_err();
+        assert!(matches!(error, HeadError::PlanAgain(_)), "{error}");
+        orphan.group.close().await;
     }
 }

@@ -7,6 +7,7 @@
 pub mod heads;
 pub mod join;
 mod lead;
+pub mod shares;
 mod status;
 pub mod together;
 pub mod wire;
@@ -24,7 +25,7 @@ use futures::future::BoxFuture;
 use index::NodeInfo;
 use model::{NodeId, Revision};
 use parking_lot::{Mutex, RwLock};
-use querier::OldestPlan;
+use querier::Querier;
 use runtime::{Clock, Stage, Tasks};
 use tokio::sync::watch;
 
@@ -40,6 +41,8 @@ pub use status::Says;
 pub const SESSION_MAX: Duration = Duration::from_secs(3);
 /// This node takes its own session for so much longer: the fence is what counts, and the next leader is there in less.
 const SESSION_SLACK: Duration = Duration::from_secs(7);
+/// So long after a look at `cluster.json` writes are answered (RELIABILITY.md, row 13); `recover.wait` is longer.
+pub const BUCKET_SEEN_MAX: Duration = Duration::from_secs(20);
 /// How often a session is renewed: several may be lost before it ends.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// A renewal that is not answered by then is tried again.
@@ -63,10 +66,12 @@ struct Shared {
     leads: Mutex<Option<(u64, Duration)>>,
     /// Until when this node's session lasts as far as it knows, by boottime; `None`: it never had one.
     session_until: watch::Sender<Option<Duration>>,
+    /// Until when it is sure enough that the bucket is still its cluster's, by boottime; `None`: not looked at yet.
+    bucket_until: Mutex<Option<Duration>>,
     /// The cluster that it is about to join: what it says of itself before it has an index.
     joining: Mutex<Option<Cluster>>,
     heads: Late<LocalHeads>,
-    plans: Late<OldestPlan>,
+    querier: Late<Querier>,
     says: Late<Says>,
     /// What keeps it from being part of the cluster, in words.
     trouble: Mutex<Option<String>>,
@@ -85,9 +90,10 @@ impl Member {
                 sessions: Sessions::default(),
                 leads: Mutex::new(None),
                 session_until: watch::Sender::new(None),
+                bucket_until: Mutex::new(None),
                 joining: Mutex::new(None),
                 heads: Late::default(),
-                plans: Late::default(),
+                querier: Late::default(),
                 says: Late::default(),
                 trouble: Mutex::new(None),
             }),
@@ -114,9 +120,9 @@ impl Member {
     }
 
     /// Sets what other nodes ask this one about.
-    pub fn set_roles(&self, heads: LocalHeads, plans: OldestPlan) {
+    pub fn set_roles(&self, heads: LocalHeads, querier: Querier) {
         self.shared.heads.set(heads);
-        self.shared.plans.set(plans);
+        self.shared.querier.set(querier);
     }
 
     /// What keeps this node from being whole, in words for an operator.
@@ -145,6 +151,17 @@ impl Member {
         *self.shared.joining.lock() = Some(cluster);
     }
 
+    /// Says that the bucket was found to be this cluster's, at a time by boottime. From then on writes are answered only
+    /// within [`BUCKET_SEEN_MAX`] of such a look: a cluster that was recovered from the bucket waits for longer than that.
+    pub fn bucket_seen(&self, at: Duration) {
+        *self.shared.bucket_until.lock() = Some(at + BUCKET_SEEN_MAX);
+    }
+
+    /// Says that the bucket belongs to another cluster, or to a later life of this one: no write is answered any more.
+    pub fn bucket_lost(&self) {
+        *self.shared.bucket_until.lock() = Some(Duration::ZERO);
+    }
+
     /// Waits until this node has a cluster's index and a session with its leader.
     pub async fn wait_until_in(&self) {
         let mut session = self.shared.session_until.subscribe();
@@ -152,12 +169,14 @@ impl Member {
             let now = self.shared.clock.boottime();
             let is_in = session.borrow_and_update().is_some_and(|until| until > now);
             let group = self.group();
+            let mut applied = group.watch_applied();
             if is_in && group.read(|index| index.cluster()) != 0 && group.members().leader.is_some() {
                 return;
             }
             tokio::select! {
                 _ = session.changed() => {}
-                () = self.shared.clock.sleep(Duration::from_millis(50)) => {}
+                // A group that is closed is about to be another one, with which the session is renewed.
+                Ok(()) = applied.changed() => {}
             }
         }
     }
@@ -221,7 +240,7 @@ impl Member {
     fn lowest_here(&self) -> Revision {
         // In this order: a plan that is made in between is of this revision or a later one.
         let applied = self.group().read(|index| index.revision());
-        let plan = self.shared.plans.get().and_then(OldestPlan::revision);
+        let plan = self.shared.querier.get().and_then(|querier| querier.plans().revision());
         plan.map_or(applied, |oldest| oldest.min(applied))
     }
 
@@ -282,18 +301,22 @@ impl Member {
         }
         let Some(peers) = self.peers() else { return Err("there is no peer port (peer.listen)".into()) };
         let body = Bytes::from(renew.encode());
+        let mut reason = "no other node is found".to_owned();
         if let Some(leader) = members.leader.map(NodeId)
             && peers.address(leader).is_some()
         {
             let answer = peers.call(leader, Message::Renew, body.clone(), RENEW_LIMIT).await;
-            if self.is_renewed(answer).await? {
-                self.extend_session(at);
-                return Ok(());
+            match self.is_renewed(answer).await {
+                Ok(true) => {
+                    self.extend_session(at);
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(error) => reason = error,
             }
         }
         // A node that is new, or was away for so long that the others moved: whoever is found knows who leads.
         let found = self.shared.discovery.as_ref().map(|discovery| discovery.snapshot().addresses).unwrap_or_default();
-        let mut reason = "no other node is found".to_owned();
         for address in found {
             let address = address.to_string();
             if address == self.shared.info.read().peer {
@@ -370,7 +393,7 @@ impl Member {
             return known.ok_or_else(no_leader);
         }
         self.look_who_leads();
-        let clock_ahead_ms = renew.now_ms - self.shared.clock.now_ms();
+        let clock_ahead_ms = renew.now_ms.saturating_sub(self.shared.clock.now_ms());
         let renewal = Renewal { at: self.shared.clock.boottime(), lowest: renew.lowest, clock_ahead_ms };
         self.shared.sessions.renew(from.node, renewal);
         self.set_node(from.node, &renew.info);
@@ -436,6 +459,10 @@ impl Host for Member {
                     let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
                     heads::answer(this.shared.heads.get().ok_or_else(starting)?, message, &body).await
                 }
+                Message::Share => {
+                    let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
+                    shares::answer(this.shared.querier.get().ok_or_else(starting)?, &body).await
+                }
                 Message::Join | Message::Append => {
                     Err(Refusal::new(RefusalKind::Invalid, "this node does not take this message: is it older?"))
                 }
@@ -449,7 +476,9 @@ impl Host for Member {
 impl ingester::SessionGuard for Member {
     fn deadline(&self) -> Option<Duration> {
         // Nobody could fence the only one.
-        if self.is_alone() { None } else { Some(self.shared.session_until.borrow().unwrap_or_default()) }
+        let session = (!self.is_alone()).then(|| self.shared.session_until.borrow().unwrap_or_default());
+        let bucket = *self.shared.bucket_until.lock();
+        session.into_iter().chain(bucket).min()
     }
 }
 
