@@ -103,7 +103,7 @@ pub fn growing(world: &mut World) -> Result<String> {
         world.wait_until_these_are_well(&numbers)?;
         world.send_crowd_to(&numbers);
         world.wait_for_acks(60)?;
-        no_errors(world, &format!("{from} nodes became {to}"))?;
+        world.reading.no_errors(&format!("while {from} nodes became {to}"))?;
     }
     // Any two go, one after the other, in order; who writes and reads was told before.
     let mut numbers: Vec<usize> = (0..5).collect();
@@ -118,16 +118,8 @@ pub fn growing(world: &mut World) -> Result<String> {
         let span = world.span(1_000, 5_000);
         world.hold(span)?;
         world.wait_for_acks(40)?;
-        no_errors(world, "5 nodes became 3")?;
+        world.reading.no_errors("while 5 nodes became 3")?;
     }
     world.check_everything_at(&numbers)?;
     Ok(String::new())
-}
-
-fn no_errors(world: &World, when: &str) -> Result<()> {
-    let errors = world.reading.errors();
-    if !errors.is_empty() {
-        bail!("while {when} queries failed: {errors:?}");
-    }
-    Ok(())
 }

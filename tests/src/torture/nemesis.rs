@@ -37,6 +37,9 @@ pub enum Fault {
 
 use Fault::*;
 
+/// Acked requests before each fault, while all is well: two seconds of them.
+const CALM_ACKS: u64 = 80;
+
 /// Those of nodes, their network and a store that is one server.
 pub const FAULTS: [Fault; 16] = [
     NodeKilled,
@@ -198,11 +201,11 @@ fn measured(world: &World, whole: Duration, note: String) -> Row {
 }
 
 fn strike_once(world: &mut World, fault: Fault, is_full: bool) -> Result<Row> {
-    world.wait_for_acks(20)?;
+    world.reading.forget_errors();
+    world.wait_for_acks(CALM_ACKS)?;
+    world.reading.no_errors("while all was well")?;
     let began = Instant::now();
-    world.writing.gap.begin();
-    world.reading.gap.begin();
-    world.reading.fresh_gap.begin();
+    world.begin_gaps();
     let note = fault.strike(world, is_full)?;
     world.wait_until_well()?;
     let whole = began.elapsed();

@@ -40,8 +40,16 @@ pub struct Reading {
     pub fresh_gap: Gap,
     writing: Arc<Writing>,
     findings: Arc<Findings>,
-    /// Questions that were not answered, by node, with the last reason.
-    errors: Mutex<BTreeMap<String, (u64, String)>>,
+    errors: Mutex<Errors>,
+}
+
+/// Questions that were not answered.
+#[derive(Debug)]
+struct Errors {
+    /// Of those that were asked since then.
+    since: Instant,
+    /// How many, and the last reason, by node.
+    by_node: BTreeMap<String, (u64, String)>,
 }
 
 /// What an answer claims to have.
@@ -58,7 +66,7 @@ enum Claim {
 impl Reading {
     /// Nothing seen yet.
     pub fn new(writing: Arc<Writing>, findings: Arc<Findings>) -> Reading {
-        let errors = Mutex::default();
+        let errors = Mutex::new(Errors { since: Instant::now(), by_node: BTreeMap::new() });
         Reading { gap: Gap::default(), fresh_gap: Gap::default(), writing, findings, errors }
     }
 
@@ -71,14 +79,18 @@ impl Reading {
         (0..count).map(start).collect()
     }
 
-    /// Forgets the errors.
+    /// Forgets the errors, also those of questions that are under way.
     pub fn forget_errors(&self) {
-        self.lock_errors().clear();
+        *self.lock_errors() = Errors { since: Instant::now(), by_node: BTreeMap::new() };
     }
 
-    /// How many questions each node has not answered since, and the last reason.
-    pub fn errors(&self) -> BTreeMap<String, (u64, String)> {
-        self.lock_errors().clone()
+    /// Errors if any question that was asked since was not answered.
+    pub fn no_errors(&self, when: &str) -> Result<()> {
+        let errors = self.lock_errors();
+        if !errors.by_node.is_empty() {
+            bail!("queries failed {when}: {:?}", errors.by_node);
+        }
+        Ok(())
     }
 
     fn watch(&self, number: usize) {
@@ -88,9 +100,7 @@ impl Reading {
             if let Some(node) = self.writing.nodes().get(number) {
                 let window = self.window(&mut random);
                 if let Err(error) = self.ask(node, &window) {
-                    let mut errors = self.lock_errors();
-                    let (count, last) = errors.entry(node.clone()).or_default();
-                    (*count, *last) = (*count + 1, format!("{error:#}"));
+                    self.lock_errors().add(began, node, format!("{error:#}"));
                 }
             }
             std::thread::sleep(PERIOD.saturating_sub(began.elapsed()));
@@ -144,8 +154,17 @@ impl Reading {
         Ok(())
     }
 
-    fn lock_errors(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (u64, String)>> {
+    fn lock_errors(&self) -> std::sync::MutexGuard<'_, Errors> {
         self.errors.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Errors {
+    fn add(&mut self, asked: Instant, node: &str, error: String) {
+        if asked >= self.since {
+            let (count, last) = self.by_node.entry(node.to_owned()).or_default();
+            (*count, *last) = (*count + 1, error);
+        }
     }
 }
 

@@ -205,6 +205,7 @@ impl World {
     /// Starts the senders and the readers, who use these nodes.
     pub fn gather_crowd_at(&mut self, numbers: &[usize]) {
         self.send_crowd_to(numbers);
+        self.begin_gaps();
         self.crowd.threads.extend(self.writing.start());
         self.crowd.threads.extend(self.reading.start(self.machines.len()));
     }
@@ -212,6 +213,13 @@ impl World {
     /// Tells the senders and the readers to use these nodes.
     pub fn send_crowd_to(&self, numbers: &[usize]) {
         self.writing.set_nodes(numbers.iter().map(|number| self.machines[*number].url()).collect());
+    }
+
+    /// Begins to measure gaps anew.
+    pub fn begin_gaps(&self) {
+        for gap in [&self.writing.gap, &self.reading.gap, &self.reading.fresh_gap] {
+            gap.begin();
+        }
     }
 
     /// Ends the senders and the readers.
