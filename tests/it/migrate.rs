@@ -107,6 +107,8 @@ fn a_bucket_moves_under_load(kind: Kind) {
     assert!(is_as_acked("a move under load", &mut load, &client, true));
     let ready = client.get("/-/ready", &[]).unwrap();
     assert!(ready.status == 200 && ready.text().contains("(bucket-moved)"), "{}", ready.text());
+    let status = client.get("/api/v1/status/cluster", &[]).unwrap().text();
+    assert!(status.contains("s3://metrics"), "what losses it can take is the new place's: {status}");
     node.kill().unwrap();
     the_old_place_refuses(data.path());
     the_new_place_is_whole(&store, data.path(), &mut load);

@@ -2,11 +2,12 @@
 //! lost or doubled, and no answer is wrong at any time.
 //!
 //! Each fault once, shortened; `BELLROCK_FULL=1`: each five times. `BELLROCK_TORTURE=1,16` does only those, `BELLROCK_SEED=N` replays
-//! the same order, victims and times. Needs root: everything runs in network namespaces of its own, on loop devices.
+//! the same order, victims and times; `BELLROCK_TORTURE_LOGS=FOLDER` keeps what the processes said last. Needs root: everything runs in network namespaces of its own, on loop devices.
 
+use std::path::Path;
 use std::sync::Mutex;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tests::Random;
 use tests::Settings;
 use tests::namespaces::Network;
@@ -46,20 +47,26 @@ struct Kind {
     expect: usize,
 }
 
-/// Makes a world on a network of its own and calls `act` there. The table has what was measured however it ends.
-fn in_world(kind: Kind, seed: u64, table: &mut Table, act: impl FnOnce(&mut World, &mut Table) -> Result<()> + Send) {
-    let Some(network) = Network::new() else { return };
+/// Makes a world on a network of its own and calls `act` there; gives how that ended, with how the nodes do. `None`: skipped.
+fn in_world(
+    kind: Kind,
+    settings: &Settings,
+    seed: u64,
+    act: impl FnOnce(&mut World) -> Result<()> + Send,
+) -> Option<Result<()>> {
+    let network = Network::new()?;
     let hub = network.hub().clone();
     let run = || {
-        let Some(world) = World::new(network, kind.under, &cutting(kind.expect), kind.machines, seed) else { return };
+        let world = World::new(network, kind.under, settings, kind.machines, seed)?;
         let mut world = world.unwrap();
-        let done = act(&mut world, table);
-        tell(&format!("{table}{} samples were acked", world.writing.acked_samples()));
-        if let Err(error) = done {
-            panic!("seed {seed}: {error:#}\n{}", world.describe());
+        let done = act(&mut world);
+        if let Some(folder) = std::env::var_os("BELLROCK_TORTURE_LOGS") {
+            world.write_logs(Path::new(&folder)).unwrap();
         }
+        tell(&format!("{} samples were acked", world.writing.acked_samples()));
+        Some(done.with_context(|| world.describe()))
     };
-    hub.run(run).unwrap();
+    hub.run(run).unwrap()
 }
 
 /// All of these faults over one world, again and again.
@@ -68,10 +75,14 @@ fn withstands(test: &str, under: Under, faults: &[Fault]) {
     if faults.is_empty() {
         return;
     }
-    in_world(Kind { under, machines: 3, expect: 3 }, Random::seed(test), &mut Table::default(), |world, table| {
+    let (seed, mut table) = (Random::seed(test), Table::default());
+    let kind = Kind { under, machines: 3, expect: 3 };
+    let done = in_world(kind, &cutting(kind.expect), seed, |world| {
         world.begin()?;
-        torture(world, &faults, rounds(), is_full(), table)
+        torture(world, &faults, rounds(), is_full(), &mut table)
     });
+    tell(&table.to_string());
+    done.unwrap_or(Ok(())).unwrap();
 }
 
 /// A fault that takes a world of its own each time.
@@ -81,12 +92,14 @@ fn lives_through(test: &str, fault: Fault, machines: usize, expect: usize) {
         return;
     }
     let (seed, mut table) = (Random::seed(test), Table::default());
+    let kind = Kind { under: Under::S3, machines, expect };
     for round in 0..rounds() {
-        let kind = Kind { under: Under::S3, machines, expect };
-        in_world(kind, seed + round as u64, &mut table, |world, table| {
+        let done = in_world(kind, &cutting(expect), seed + round as u64, |world| {
             table.add(fault, live_through(world, fault, is_full())?);
             Ok(())
         });
+        tell(&table.to_string());
+        done.unwrap_or(Ok(())).unwrap();
     }
 }
 
@@ -109,4 +122,21 @@ fn names_that_say_nothing_or_the_wrong_thing_make_no_second_cluster() {
 #[test]
 fn a_cluster_grows_and_shrinks_without_a_failed_query() {
     lives_through("torture::a_cluster_grows_and_shrinks_without_a_failed_query", Fault::Growing, 5, 1);
+}
+
+/// The check finds what it is there to find: nodes that ack before they have stored, and all of them killed.
+#[cfg(feature = "plant")]
+#[test]
+fn an_ack_before_the_put_is_found() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let seed = Random::seed("torture::an_ack_before_the_put_is_found");
+    let planted = cutting(3).variable("BELLROCK_PLANT", "ack-before-fsync");
+    let done = in_world(Kind { under: Under::S3, machines: 3, expect: 3 }, &planted, seed, |world| {
+        world.begin()?;
+        torture(world, &[Fault::AllKilled], 3, false, &mut Table::default())
+    });
+    if let Some(done) = done {
+        let found = format!("{:#}", done.unwrap_err());
+        assert!(found.contains("is missing"), "{found}");
+    }
 }

@@ -226,3 +226,47 @@ fn series_labels(sender: usize, series: usize) -> Labels {
 fn time(number: usize) -> TimestampMs {
     START + number as i64 * STEP_MS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: Known = Known { seed: 1, shape: Shape { senders: 2, series: 2, samples: 2 } };
+
+    /// What a server says that has the first `requests` of a sender, after `spoil` has had its way.
+    fn verdict(requests: usize, acked: usize, sent: usize, spoil: impl Fn(&mut Vec<(Labels, Samples)>)) -> Verdict {
+        let window = Window { sender: 1, requests: 0..4 };
+        let mut matrix: Vec<(Labels, Samples)> = Vec::new();
+        for request in 0..requests {
+            for (i, series) in KNOWN.request(1, request).into_iter().enumerate() {
+                if matrix.len() == i {
+                    matrix.push((series.labels, Samples::default()));
+                }
+                series.floats.iter().for_each(|(t, v)| matrix[i].1.push_float(*t, *v));
+            }
+        }
+        spoil(&mut matrix);
+        let answer = Answer { data: Data::Matrix(matrix), warnings: vec![], infos: vec![] };
+        let mut verdict = Verdict::default();
+        KNOWN.judge(&window, &answer, |request| request < acked, sent, &mut verdict).unwrap();
+        verdict
+    }
+
+    #[test]
+    fn what_is_acked_must_be_there_and_what_was_sent_may_be() {
+        let verdict = verdict(3, 2, 3, |_| ());
+        assert!(verdict.is_clean() && verdict.present == 8, "{verdict:?}");
+    }
+
+    #[test]
+    fn every_kind_of_mistake_is_found() {
+        assert_eq!(verdict(1, 2, 3, |_| ()).missing, 4);
+        assert_eq!(verdict(3, 2, 2, |_| ()).wrong, 4, "never sent");
+        let wrong = verdict(2, 2, 2, |matrix| matrix[1].1.floats[3] += 1.0);
+        assert_eq!((wrong.wrong, wrong.missing, wrong.doubled), (1, 0, 0));
+        let doubled = verdict(2, 2, 2, |matrix| matrix.push(matrix[0].clone()));
+        assert_eq!((doubled.wrong, doubled.missing, doubled.doubled), (0, 0, 4));
+        let other = verdict(2, 2, 2, |matrix| matrix[0].0 = series_labels(0, 0));
+        assert_eq!((other.wrong, other.missing), (4, 4));
+    }
+}

@@ -6,9 +6,11 @@
 //! | variable | what it does |
 //! |---|---|
 //! | `BELLROCK_FORBID_SKIPS=1` | a test that cannot find what it needs fails instead of printing `SKIPPED: …` |
-//! | `BELLROCK_FULL=1` | the agents run for ten minutes, and the crash test holds its load to 20,000 samples a second |
+//! | `BELLROCK_FULL=1` | the agents run for ten minutes, the crash test holds its load to 20,000 samples a second, and the torture does each fault five times, at its full length |
 //! | `BELLROCK_PROMETHEUS=PATH` | this Prometheus is the agent and the peer instead of the installed one |
 //! | `BELLROCK_SEED=N` | replays what a failed test printed as its seed |
+//! | `BELLROCK_TORTURE=N,N` | the torture does only these faults of RELIABILITY.md's table |
+//! | `BELLROCK_TORTURE_LOGS=FOLDER` | it keeps there what its processes said last |
 //!
 //! `cargo test -p tests --features plant` also shows that the checks find the bugs they are there to find.
 

@@ -16,6 +16,8 @@ Usage:  bellrock [serve] [--SETTING VALUE]...
         bellrock bucket check [--SETTING VALUE]...   tries the store of --bucket
         bellrock bucket migrate --data FOLDER --to URL [--to.SETTING VALUE]...
                                                      moves a running node's directory there
+        bellrock status [URL] [--SETTING VALUE]...   asks a node how the cluster is; exits 0: healthy,
+                                                     1: degraded, 2: nobody answers
         bellrock recover [--SETTING VALUE]...        rebuilds a lost index from the bucket
         bellrock --help | --version
 

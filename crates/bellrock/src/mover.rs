@@ -51,9 +51,7 @@ pub enum State {
     /// It has happened.
     Moved {
         /// Where to.
-        to: String,
-        /// What the next start is to be told.
-        settings: String,
+        location: Location,
     },
     /// It was given up.
     Failed(String),
@@ -77,8 +75,8 @@ impl State {
                     Step::Decide | Step::Finish | Step::Done => format!("changing over to {to}"),
                 }
             }
-            State::Moved { to, settings } => {
-                format!("the bucket has moved to {to}; from the next start on give {settings}")
+            State::Moved { location } => {
+                format!("the bucket has moved to {location}; from the next start on give {}", location.settings())
             }
             State::Failed(why) => why.clone(),
         }
@@ -96,6 +94,14 @@ impl Mover {
     /// Sets what can be moved: the directory of this node's own.
     pub fn set_bucket(&self, bucket: Bucket) {
         self.shared.bucket.set(bucket);
+    }
+
+    /// Where the bucket lies, if it has moved.
+    pub fn moved_to(&self) -> Option<Location> {
+        match &*self.shared.state.borrow() {
+            State::Moved { location } => Some(location.clone()),
+            _ => None,
+        }
     }
 
     /// What an operator should know of.
@@ -135,11 +141,12 @@ impl Mover {
         let (this, member) = (self.clone(), member.clone());
         self.shared.tasks.spawn("bucket.move", Stage::Draining, async move {
             tracing::info!(bucket = moving.target(), "moving the bucket");
-            let (to, settings) = (moving.target().to_owned(), moving.settings());
             let state = match this.run(&mut moving, &member).await {
                 Ok(()) => {
-                    tracing::warn!(bucket = to, settings, id = "bucket-moved", "bucket moved: change the settings");
-                    State::Moved { to, settings }
+                    let location = moving.location().clone();
+                    let (bucket, settings) = (moving.target(), location.settings());
+                    tracing::warn!(bucket, settings, id = "bucket-moved", "bucket moved: change the settings");
+                    State::Moved { location }
                 }
                 Err(why) => {
                     tracing::error!(error = why, id = "bucket-move-given-up", "bucket not moved");

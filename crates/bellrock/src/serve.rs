@@ -16,10 +16,13 @@ use bucket::{Bucket, Location, RangeCache};
 use compactor::Compactor;
 use ingester::fence::FenceRules;
 use ingester::{Ingester, WardenParts};
+use model::Revision;
 use querier::{Querier, SegmentHeads};
 use runtime::{Clock, DataDir, Random, Registry, Shutdown, Stage, StopReason, SystemClock, Tasks};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
+use crate::cluster_status::WholeCluster;
 use crate::heads::LocalHeads;
 use crate::health::NodeHealth;
 use crate::index_log;
@@ -84,10 +87,14 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     let base = Base::new(clock.clone(), Tasks::new(shutdown.clone()))?;
     let roles = Roles::of(&base);
     serve_control(&data, &base, &roles.mover);
+    let location = match &settings.bucket {
+        Some(location) => location.clone(),
+        None => Location::Own(data.folder("bucket")?),
+    };
     let member = roles.member.clone();
-    let (tasks, fronts) = (base.tasks.clone(), base.serve_api(settings, &roles, listeners));
+    let (tasks, fronts) = (base.tasks.clone(), base.serve_api(settings, &roles, &location, listeners));
     greet(&addresses, &data, settings.bucket.as_ref());
-    let building = Node::build(settings, &data, base, roles, peer_listeners, &addresses, level, fronts);
+    let building = Node::build(settings, &data, location, base, roles, peer_listeners, &addresses, level, fronts);
     // Another node may have to come first, and whoever stops this one until then does not wait for that.
     let built = tokio::select! {
         built = building => Some(built?),
@@ -179,6 +186,11 @@ impl Roles {
         let mover = Mover::new(member.clone(), base.clock.clone(), base.random.clone(), base.tasks.clone());
         Roles { ingester: Late::default(), querier: Late::default(), member, mover }
     }
+
+    fn health(&self, tasks: &Tasks) -> NodeHealth {
+        let (ingester, member, mover) = (self.ingester.clone(), self.member.clone(), self.mover.clone());
+        NodeHealth { ingester, member, mover, shutdown: tasks.shutdown().clone() }
+    }
 }
 
 impl Base {
@@ -190,13 +202,19 @@ impl Base {
     }
 
     /// Answers clients from here on: with "starting" until the roles run.
-    fn serve_api(&self, settings: &Settings, roles: &Roles, listeners: Vec<TcpListener>) -> Api {
+    fn serve_api(&self, settings: &Settings, roles: &Roles, bucket: &Location, listeners: Vec<TcpListener>) -> Api {
         let shutdown = self.tasks.shutdown().clone();
         let (ingester, member) = (roles.ingester.clone(), roles.member.clone());
         let parts = api::Parts {
-            ingest: Arc::new(LocalIngest { ingester: ingester.clone(), member: member.clone() }),
+            ingest: Arc::new(LocalIngest { ingester, member: member.clone() }),
             queries: Arc::new(LocalQueries(roles.querier.clone())),
-            health: Arc::new(NodeHealth { ingester, member, mover: roles.mover.clone(), shutdown: shutdown.clone() }),
+            health: Arc::new(roles.health(&self.tasks)),
+            cluster: Arc::new(WholeCluster {
+                member: member.clone(),
+                bucket: bucket.clone(),
+                mover: roles.mover.clone(),
+                version: VERSION,
+            }),
             clock: self.clock.clone(),
             random: self.random.clone(),
             registry: self.registry.clone(),
@@ -228,6 +246,7 @@ impl Node {
     async fn build(
         settings: &Settings,
         data: &DataDir,
+        location: Location,
         base: Base,
         roles: Roles,
         peer_listeners: Vec<TcpListener>,
@@ -236,10 +255,6 @@ impl Node {
         api: Api,
     ) -> Result<Option<Node>> {
         let Base { clock, random, registry, tasks, memory_total_bytes } = base;
-        let location = match &settings.bucket {
-            Some(location) => location.clone(),
-            None => Location::Own(data.folder("bucket")?),
-        };
         let bucket = Bucket::open(location, clock.clone(), &registry).await?;
         if settings.bucket.is_some() && bucket.finish_move(&data.path().join("bucket")).await? {
             tracing::info!(bucket = bucket.place(), "the move to this bucket is finished");
@@ -315,9 +330,9 @@ impl Node {
         let querier = Querier::new(&roles::querier(settings, memory_total_bytes), parts);
         member.set_roles(LocalHeads(ingester.heads()), querier.clone());
         let lowest = member.clone();
-        run_compactor(
+        let stored = run_compactor(
             &tasks,
-            member,
+            member.clone(),
             compactor::Parts {
                 cluster: index_log::cluster_of(&index),
                 bucket: collected,
@@ -328,6 +343,7 @@ impl Node {
                 group: index,
             },
         );
+        member.set_says(member::Says { health: roles.health(&tasks), stored });
         roles.ingester.set(ingester.clone());
         roles.querier.set(querier.clone());
         Ok(Some(Node { tasks, level, memory_total_bytes, ingester, querier, api }))
@@ -367,10 +383,11 @@ async fn for_queries(bucket: &Bucket, settings: &Settings, data: &DataDir, regis
 }
 
 /// While this node leads the index, keeps it in the bucket and collects; at the end stores it once more. Then closes the
-/// log, with a snapshot for a quick start, as nothing proposes any more.
-fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) {
+/// log, with a snapshot for a quick start, as nothing proposes any more. Gives the revision up to which the bucket holds it.
+fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) -> watch::Receiver<Revision> {
     let (shutdown, index) = (tasks.shutdown().clone(), parts.group.clone());
     let mut compactor = Compactor::new(compactor::Settings::default(), parts);
+    let stored = compactor.stored_revision();
     tasks.spawn("compactor.run", Stage::Closing, async move {
         loop {
             tokio::select! {
@@ -386,6 +403,7 @@ fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) {
         shutdown.reached(Stage::Closing).await;
         index.close().await;
     });
+    stored
 }
 
 /// Stops the process when the bucket has become another cluster's, or a later life's of this one.

@@ -213,9 +213,9 @@ impl Move {
         self.to.name()
     }
 
-    /// What the next start is to be told.
-    pub fn settings(&self) -> String {
-        self.location.settings()
+    /// Where it moves to.
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Whether it has happened, or will have with the next start.
@@ -410,7 +410,7 @@ impl Move {
         let moved = Moved::new(
             self.id.clone(),
             to.clone(),
-            self.settings(),
+            self.location.settings(),
             self.cluster.id,
             self.cluster.incarnation,
             self.from.clock().now_ms(),

@@ -13,7 +13,7 @@ use crate::torture::world::{NODES, World};
 const NOBODY: &str = "10.77.0.200";
 
 /// How long nodes have to do the wrong thing: they agree on a new cluster in two seconds.
-const TEMPTATION: Duration = Duration::from_secs(4);
+const TEMPTATION: Duration = Duration::from_secs(3);
 
 /// Fault 26, over machines on which nothing runs yet.
 pub fn resolving(world: &mut World) -> Result<String> {

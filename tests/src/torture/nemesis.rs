@@ -139,14 +139,14 @@ impl Fault {
             DiskWiped => disks::wiped(world),
             OldDisk => disks::old_disk(world),
             StoreFails => stores::fails(world, is_full),
-            StoreSilent => stores::silent(world),
-            AnswersLost => stores::answers_lost(world),
-            StoreSlow => stores::slow(world),
+            StoreSilent => stores::silent(world, is_full),
+            AnswersLost => stores::answers_lost(world, is_full),
+            StoreSlow => stores::slow(world, is_full),
             EveryDiskLost => disks::every_disk_lost(world, is_full),
             Resolving => lives::resolving(world),
             Growing => lives::growing(world),
             GarageKilled => processes::garage_killed(world),
-            GarageParted => networks::garage_parted(world),
+            GarageParted => networks::garage_parted(world, is_full),
         }
     }
 }

@@ -114,7 +114,7 @@ pub fn cut_from_store(world: &mut World) -> Result<String> {
 }
 
 /// Fault 38, the network's: a Garage that neither the others nor the nodes reach.
-pub fn garage_parted(world: &mut World) -> Result<String> {
+pub fn garage_parted(world: &mut World, is_full: bool) -> Result<String> {
     let Below::Garages { hosts, .. } = &world.below else { bail!("there is no Garage") };
     let hosts = hosts.clone();
     let victim = world.random.below(hosts.len() as u64) as usize;
@@ -124,7 +124,7 @@ pub fn garage_parted(world: &mut World) -> Result<String> {
     let there = others.iter().map(|other| (hosts[victim].clone(), other.clone(), how));
     let back = others.iter().map(|other| (other.clone(), hosts[victim].clone(), how));
     let blocked = Blocked::new(there.chain(back).collect())?;
-    let span = world.span(5_000, 15_000);
+    let span = world.span(4_000, if is_full { 15_000 } else { 6_000 });
     let held = world.hold(span).and_then(|()| world.wait_for_acks(20));
     blocked.heal()?;
     held?;

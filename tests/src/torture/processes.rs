@@ -36,7 +36,7 @@ fn kill_and_start_again(world: &mut World, victim: usize) -> Result<String> {
     world.writing.gap.begin();
     world.machines[victim].kill()?;
     // It comes back at once, before its session has ended, or when it has been adopted.
-    let span = world.span(0, 9_000);
+    let span = world.span(0, 7_000);
     world.hold(span)?;
     world.machines[victim].start()?;
     Ok(format!("{} was away for {span:?}", world.machines[victim].name))
@@ -99,7 +99,7 @@ pub fn stopped(world: &mut World, is_full: bool) -> Result<String> {
     let fenced = |output: &str| output.matches("writer-fenced").count();
     let before = fenced(&world.machines[victim].output());
     world.machines[victim].signal(Signal::STOP)?;
-    let span = Duration::from_secs(if is_full { 60 } else { 8 });
+    let span = Duration::from_secs(if is_full { 60 } else { 6 });
     let held = world.hold(span);
     world.machines[victim].signal(Signal::CONT)?;
     held?;

@@ -171,12 +171,12 @@ impl Errors {
 /// What an answer claims by its warnings. Errors: a warning that is none of these.
 fn claim(answer: &Answer) -> Result<Claim> {
     let mut claim = Claim::Newest;
+    let age = Regex::new(r"which a query (\d+) s ago")?;
     for warning in &answer.warnings {
         if !warning.contains("(no-leader)") {
             bail!("an answer came with the warning {warning:?}");
         }
-        let age = Regex::new(r"which a query (\d+) s ago")?.captures(warning);
-        claim = match age {
+        claim = match age.captures(warning) {
             Some(age) => Claim::AsOf(Duration::from_secs(age[1].parse().context("seconds")?)),
             None => Claim::Unknown,
         };

@@ -9,40 +9,45 @@ use crate::random::mix;
 use crate::s3::{Asked, Fate};
 use crate::torture::world::World;
 
-/// How long a fault of the store lasts, unless it is a long one: longer than a segment is tried before its requests are refused.
-const SPAN: Duration = Duration::from_secs(15);
+/// How long a fault of the store lasts: in a full run longer than a segment is tried before its requests are refused.
+fn span(is_full: bool) -> Duration {
+    Duration::from_secs(if is_full { 15 } else { 8 })
+}
 
 /// Fault 17. Ten minutes in RELIABILITY.md's table; here a minute, or 15 s: nothing new happens later.
 pub fn fails(world: &mut World, is_full: bool) -> Result<String> {
-    let span = if is_full { Duration::from_secs(60) } else { SPAN };
+    let span = Duration::from_secs(if is_full { 60 } else { 15 });
     under(world, span, |_, _| Fate::Refused)?;
     Ok(format!("for {span:?}"))
 }
 
-/// Fault 18.
-pub fn silent(world: &mut World) -> Result<String> {
-    under(world, SPAN, |_, _| Fate::Swallowed)?;
-    Ok(format!("for {SPAN:?}"))
+/// Fault 18, always longer than a segment is tried before its requests are refused.
+pub fn silent(world: &mut World, is_full: bool) -> Result<String> {
+    let span = Duration::from_secs(if is_full { 15 } else { 12 });
+    under(world, span, |_, _| Fate::Swallowed)?;
+    Ok(format!("for {span:?}"))
 }
 
 /// Fault 19: of every three PUTs one, by chance.
-pub fn answers_lost(world: &mut World) -> Result<String> {
+pub fn answers_lost(world: &mut World, is_full: bool) -> Result<String> {
+    let span = span(is_full);
     let chance = chance(world.random.bits());
-    under(world, SPAN, move |asked, _| match asked {
-        Asked::Put if chance() % 3 == 0 => Fate::AnswerLost,
+    under(world, span, move |asked, _| match asked {
+        Asked::Put if chance().is_multiple_of(3) => Fate::AnswerLost,
         _ => Fate::Served,
     })?;
-    Ok(format!("one of three for {SPAN:?}"))
+    Ok(format!("one of three for {span:?}"))
 }
 
 /// Fault 20.
-pub fn slow(world: &mut World) -> Result<String> {
+pub fn slow(world: &mut World, is_full: bool) -> Result<String> {
+    let span = span(is_full);
     let chance = chance(world.random.bits());
-    under(world, SPAN, move |_, _| match chance() % 100 {
+    under(world, span, move |_, _| match chance() % 100 {
         0 => Fate::Late(Duration::from_secs(5)),
         _ => Fate::Served,
     })?;
-    Ok(format!("for {SPAN:?}"))
+    Ok(format!("for {span:?}"))
 }
 
 fn under(world: &mut World, span: Duration, judge: impl Fn(Asked, &str) -> Fate + Send + 'static) -> Result<()> {

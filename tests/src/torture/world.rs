@@ -375,6 +375,20 @@ impl World {
         Ok(upto)
     }
 
+    /// Writes what every process has said last into files of a folder.
+    pub fn write_logs(&mut self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder)?;
+        for machine in &mut self.machines {
+            std::fs::write(folder.join(format!("{}.log", machine.name)), machine.output())?;
+        }
+        if let Below::Garages { garages, .. } = &mut self.below {
+            for (number, garage) in garages.iter_mut().enumerate() {
+                std::fs::write(folder.join(format!("g{number}.log")), garage.process().output())?;
+            }
+        }
+        Ok(())
+    }
+
     /// How every node does, in words.
     pub fn describe(&mut self) -> String {
         let mut text = String::new();

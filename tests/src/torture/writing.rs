@@ -25,7 +25,7 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 const SHUNNED_FOR: Duration = Duration::from_secs(3);
 
 /// A sender changes the node after so many requests at most, as a load balancer would.
-const REQUESTS_AT_ONE_NODE_MAX: u64 = 60;
+const REQUESTS_AT_ONE_NODE_MAX: u64 = 200;
 
 /// How long it is remembered when what was acked: longer than a warning may say that an answer is old.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
