@@ -50,7 +50,7 @@ fn of_three_nodes_each_says_that_one_may_be_lost_and_then_that_none_may() {
         roles.sort_unstable();
         assert_eq!(roles, ["leader", "voter", "voter"], "{report:#}");
         assert!(report["leader"]["term"].as_u64().unwrap() > 0);
-        assert_eq!(report["writers"].as_array().unwrap().len(), 3, "{report:#}");
+        assert!(report["writers"].as_array().unwrap().len() >= 3, "{report:#}");
         let text = wait_for("it exits with 0", || {
             let (code, text) = status(node.client().base());
             (code == Some(0) && text.contains("1 of the nodes may be lost now")).then_some(text)
