@@ -41,6 +41,7 @@ impl Process {
             tasks: tasks.clone(),
             node: NodeId(1),
             session: Arc::new(crate::AlwaysInSession),
+            homes: None,
         };
         let ingester = Ingester::start(settings, parts).await.unwrap();
         Process { ingester, group, bucket, tasks }
