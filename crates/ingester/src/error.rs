@@ -195,10 +195,10 @@ pub enum PushError {
          (writer-fenced)"
     )]
     Fenced,
-    /// What is on its way to other nodes takes all the memory there is for it.
+    /// What is on its way to other nodes takes all the memory there is for it, and this node is passed over itself.
     #[error(
-        "{used_bytes} bytes are on their way to other nodes, the limit is {max_bytes} (forward-bytes-max): they do not take \
-         in as much as is sent here, see their /-/ready and the log."
+        "{used_bytes} bytes are on their way to other nodes, the limit is {max_bytes} (forward-bytes-max), and this node can't \
+         store segments itself, see /-/ready and the log."
     )]
     ForwardsFull {
         /// What is on its way.

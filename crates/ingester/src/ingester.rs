@@ -269,7 +269,7 @@ impl Shared {
         gauge("bellrock_ingester_head_bytes", "Memory of all heads", |s| s.heads.memory_bytes());
         gauge(
             "bellrock_ingester_forward_bytes",
-            "Parts of requests on their way to other nodes; 503 at an eighth of memory-max, 64 MiB at most",
+            "Parts of requests on their way to other nodes; at a sixteenth of memory-max, 64 MiB at most, requests stay here",
             |s| s.router.in_flight_bytes(),
         );
         gauge("bellrock_ingester_buffer_bytes", "Open and sealed segments that are not committed", |s| {

@@ -1,8 +1,9 @@
 //! Accepts samples, flushes, acks, cuts.
 //!
-//! The path of a write: [`Ingester::push`] hands each series to its home (`route`); there, [`Ingester::append`] finds each series its id and adds the samples to the open segment (`append`);
-//! the writer seals it (`flush` says when), PUTs it, proposes AddSegment, lets the head take it in and only then wakes
-//! the requests that wait for it (`writer`). Every few minutes the head is cut into a block (`cut` says when).
+//! The path of a write: [`Ingester::push`] splits a request and hands each part to its series' home (`route`), which may be
+//! this node; [`Ingester::append`] finds each series its id and adds the samples to the open segment (`append`); the
+//! writer seals it (`flush` says when), PUTs it, proposes AddSegment, lets the head take it in and only then wakes the
+//! requests that wait for it (`writer`). Every few minutes the head is cut into a block (`cut` says when).
 //!
 //! The leader's `warden` fences the writers of nodes that went silent and grants them to others (`fence` says when and to
 //! whom); a node adopts what it is granted (`adoption`; `adopt` says how). A process whose writer is fenced while it lives

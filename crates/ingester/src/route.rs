@@ -145,6 +145,15 @@ struct HeldBytes {
     bytes: usize,
 }
 
+impl HeldBytes {
+    /// As many of them as there still are.
+    fn split(&mut self, bytes: usize) -> HeldBytes {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        HeldBytes { in_flight: self.in_flight.clone(), bytes }
+    }
+}
+
 impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -286,74 +295,73 @@ impl Shared {
         }
     }
 
-    /// Makes parts of the series whose home is elsewhere, and leaves the others in the request.
+    /// Makes parts of the series whose home is elsewhere, and leaves the others in the request: all of them if there is no
+    /// memory to send anything.
     fn split(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
         request: &mut WriteRequest<'_>,
         candidates: &[NodeId],
         tried: &[NodeId],
         parts: &mut Vec<Part>,
     ) -> Result<(), PushError> {
-        let here = self.parts.node;
-        if candidates == [here] {
+        let here = candidates.iter().position(|node| *node == self.parts.node);
+        if here.is_some() && candidates.len() == 1 {
             return Ok(());
         }
         let tenant_hash = home::tenant_hash(tenant);
-        let mut homes = Vec::with_capacity(request.series.len());
-        let mut bytes_left = vec![0; candidates.len()];
-        for series in &request.series {
-            let home = home::home(home::series_hash(tenant_hash, &series.labels), candidates);
-            homes.push(home);
-            bytes_left[home] += series.wire.len() + proto::FIELD_BYTES_MAX;
-        }
-        let mut open: Vec<Option<Vec<u8>>> = candidates.iter().map(|_| None).collect();
-        let mut put = |home: usize, wire: &[u8], put_wire: fn(&mut Vec<u8>, &[u8])| {
-            let bytes = wire.len() + proto::FIELD_BYTES_MAX;
-            let is_full = open[home].as_ref().is_some_and(|part| part.len() + bytes > PART_BYTES_MAX);
-            if is_full && let Some(part) = open[home].take() {
-                parts.push(self.hold(candidates[home], part, tried)?);
-            }
-            let expected = bytes_left[home].min(PART_BYTES_MAX).max(bytes);
-            put_wire(open[home].get_or_insert_with(|| part::begin(tenant, expected)), wire);
-            bytes_left[home] = bytes_left[home].saturating_sub(bytes);
-            Ok::<(), PushError>(())
+        let home_of = |series: &proto::TimeSeries<'_>| match here {
+            Some(here) if series.wire.len() > PART_BYTES_MAX => here,
+            _ => home::home(home::series_hash(tenant_hash, &series.labels), candidates),
         };
+        let homes: Vec<usize> = request.series.iter().map(home_of).collect();
+        // Metadata are of no series: they stay where they came, if anything does.
+        let home_of_metadata = here.unwrap_or_else(|| home::home(tenant_hash, candidates));
+        let mut bytes = vec![0; candidates.len()];
+        for (&home, series) in homes.iter().zip(&request.series) {
+            bytes[home] += series.wire.len() + proto::FIELD_BYTES_MAX;
+        }
+        for metadata in &request.metadata {
+            bytes[home_of_metadata] += metadata.wire.len() + proto::FIELD_BYTES_MAX;
+        }
+        if let Some(here) = here {
+            bytes[here] = 0;
+        }
+        let mut held = match self.hold(bytes.iter().sum()) {
+            Ok(held) => held,
+            // Locality is all that is lost.
+            Err(_) if here.is_some() => return Ok(()),
+            Err(full) => return Err(full),
+        };
+        let mut cutter = Cutter { tenant, bytes, open: candidates.iter().map(|_| Vec::new()).collect(), full: Vec::new() };
         let mut homes = homes.into_iter();
-        let mut failed = None;
-        request.series.retain(|series| match homes.next() {
-            Some(home) if candidates[home] != here => {
-                if failed.is_none() {
-                    failed = put(home, series.wire, proto::put_series).err();
-                }
-                false
+        request.series.retain(|series| {
+            let home = homes.next();
+            let elsewhere = home.filter(|_| home != here);
+            if let Some(home) = elsewhere {
+                cutter.put(home, series.wire, proto::put_series);
             }
-            _ => true,
+            elsewhere.is_none()
         });
-        // Metadata are of no series: they stay where they came.
-        if !candidates.contains(&here) {
+        if here.is_none() {
             for metadata in std::mem::take(&mut request.metadata) {
-                put(home::home(tenant_hash, candidates), metadata.wire, proto::put_metadata)?;
+                cutter.put(home_of_metadata, metadata.wire, proto::put_metadata);
             }
         }
-        for (home, part) in open.into_iter().enumerate() {
-            if let Some(part) = part {
-                parts.push(self.hold(candidates[home], part, tried)?);
-            }
+        for (home, part) in cutter.finish() {
+            let _held = held.split(part.len() + PART_OVERHEAD_BYTES);
+            parts.push(Part { node: candidates[home], bytes: part.into(), tried: tried.to_vec(), _held });
         }
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 
-    /// Takes memory for a part.
-    fn hold(&self, node: NodeId, part: Vec<u8>, tried: &[NodeId]) -> Result<Part, PushError> {
-        let (bytes, max_bytes) = (part.len() + PART_OVERHEAD_BYTES, self.settings.forward_bytes_max);
+    /// Takes memory for what is to be sent.
+    fn hold(&self, series_bytes: usize) -> Result<HeldBytes, PushError> {
+        let (bytes, max_bytes) = (series_bytes + PART_OVERHEAD_BYTES, self.settings.forward_bytes_max);
         let in_flight = &self.router.in_flight_bytes;
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= max_bytes);
         match in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
-            Ok(_) => {
-                let _held = HeldBytes { in_flight: in_flight.clone(), bytes };
-                Ok(Part { node, bytes: part.into(), tried: tried.to_vec(), _held })
-            }
+            Ok(_) => Ok(HeldBytes { in_flight: in_flight.clone(), bytes }),
             Err(used_bytes) => Err(PushError::ForwardsFull { used_bytes, max_bytes }),
         }
     }
@@ -484,6 +492,37 @@ impl Shared {
                 Err(not_taken) => shared.step_not_taken(node, &not_taken),
             }
         });
+    }
+}
+
+/// Puts series into parts, each of which is allocated once.
+struct Cutter<'a> {
+    tenant: &'a TenantId,
+    /// What is still to come, a home.
+    bytes: Vec<usize>,
+    /// The part that is being filled, a home; empty if none is.
+    open: Vec<Vec<u8>>,
+    /// Parts that are full, with their homes.
+    full: Vec<(usize, Vec<u8>)>,
+}
+
+impl Cutter<'_> {
+    fn put(&mut self, home: usize, wire: &[u8], put_wire: fn(&mut Vec<u8>, &[u8])) {
+        let bytes = wire.len() + proto::FIELD_BYTES_MAX;
+        let part = &mut self.open[home];
+        if !part.is_empty() && part.len() + bytes > PART_BYTES_MAX {
+            self.full.push((home, std::mem::take(part)));
+        }
+        if part.is_empty() {
+            *part = part::begin(self.tenant, self.bytes[home].min(PART_BYTES_MAX).max(bytes));
+        }
+        put_wire(part, wire);
+        self.bytes[home] = self.bytes[home].saturating_sub(bytes);
+    }
+
+    fn finish(self) -> impl Iterator<Item = (usize, Vec<u8>)> {
+        let open = self.open.into_iter().enumerate().filter(|(_, part)| !part.is_empty());
+        self.full.into_iter().chain(open)
     }
 }
 

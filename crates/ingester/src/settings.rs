@@ -18,7 +18,7 @@ pub struct Settings {
     pub segment_bytes_max: usize,
     /// Open and sealed segments that are not committed may take this many bytes; beyond it writes get 503. Default 64 MiB.
     pub buffer_bytes_max: usize,
-    /// What is on its way to other nodes may take this many bytes; beyond it writes get 503. Default 64 MiB.
+    /// What is on its way to other nodes may take this many bytes; beyond it requests stay here. Default 64 MiB.
     pub forward_bytes_max: usize,
     /// A request that is not durable after this time is answered 503. Default 10 s.
     pub ack_timeout: Duration,

@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(homes, HOMES_OF_VERSION_1);
     }
 
-    const HASH_OF_VERSION_1: u64 = 0;
+    const HASH_OF_VERSION_1: u64 = 2_522_728_975_166_954_355;
     const HOMES_OF_VERSION_1: [usize; 8] = [0; 8];
 
     #[test]
