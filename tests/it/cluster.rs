@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use model::TimestampMs;
+use rustix::process::Signal;
 use tests::cluster::Cluster;
 use tests::promqltest::Data;
 use tests::store::Kind;
@@ -125,7 +126,9 @@ fn without_most_of_the_voters_writes_are_refused_at_once_and_reads_go_on_with_a_
     wait_for("writes are refused", || (push(&client, 6) == 503).then_some(()));
     let since = Instant::now();
     let response = client.push(&[Series::floats(&labels("m", &[]), &[(T + 6_000, 6.0)])]).unwrap();
-    assert!(since.elapsed() < Duration::from_secs(30), "a refusal is no timeout");
+    let took = since.elapsed();
+    println!("two of three down: a write is refused after {took:?}");
+    assert!(took < Duration::from_secs(30), "a refusal is no timeout");
     assert_eq!(response.status, 503, "{}", response.text());
     assert!(response.text().contains("no-leader") && response.header("retry-after").is_some(), "{}", response.text());
     let ready = client.get("/-/ready", &[]).unwrap();
@@ -143,5 +146,20 @@ fn without_most_of_the_voters_writes_are_refused_at_once_and_reads_go_on_with_a_
     wait_for("writes are taken again", || (push(&client, 6) / 100 == 2).then_some(()));
     for node in &cluster.nodes {
         assert_eq!(count(node.client()), Some(7));
+    }
+}
+
+#[test]
+fn nodes_that_stop_together_stop_and_lose_nothing() {
+    let mut cluster = cluster(Kind::Directory).unwrap();
+    check_all_see_all(&cluster, 0, 6, 0);
+    cluster.nodes.iter_mut().for_each(|node| node.process().signal(Signal::TERM).unwrap());
+    for node in &mut cluster.nodes {
+        assert!(node.process().wait().unwrap().success(), "{}", node.process().output());
+    }
+    cluster.nodes.iter_mut().for_each(|node| node.spawn_again().unwrap());
+    cluster.nodes.iter_mut().for_each(|node| node.wait_until_ready().unwrap());
+    for node in &cluster.nodes {
+        wait_for("everything is found", || (newest_count(node.client()) == Some(6)).then_some(()));
     }
 }

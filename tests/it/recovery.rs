@@ -92,3 +92,19 @@ fn a_cluster_whose_every_disk_is_lost_comes_back_from_the_bucket() {
         assert_eq!(sums(node.client()), expected(18));
     }
 }
+
+#[test]
+fn a_node_stops_when_its_cluster_was_recovered_elsewhere() {
+    let mut node = Node::start(&settings()).unwrap();
+    push(node.client(), 0);
+    let file = node.data().join("bucket/cluster.json");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let after = before.replace(r#""incarnation":1"#, r#""incarnation":2"#);
+    assert_ne!(before, after, "{before}");
+    std::fs::write(&file, after).unwrap();
+    // It looks every ten seconds.
+    assert!(!node.process().wait().unwrap().success());
+    assert!(node.process().output().contains("other-cluster"), "{}", node.process().output());
+    node.spawn_again().unwrap();
+    assert!(!node.process().wait().unwrap().success());
+}

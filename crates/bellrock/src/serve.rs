@@ -36,6 +36,8 @@ use crate::{greeting, process_metrics, roles};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// How long a node that stops waits for a leader of the index to cut its head with.
+const STOP_WITHOUT_LEADER: Duration = Duration::from_secs(10);
 /// How often it is looked at whether the bucket is still this cluster's (RELIABILITY.md, row 13).
 const CHECK_CLUSTER_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon it is tried again when the bucket did not say: writes wait for it before long.
@@ -80,6 +82,7 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     let shutdown = Shutdown::new();
     let base = Base::new(clock.clone(), Tasks::new(shutdown.clone()))?;
     let roles = Roles::default();
+    let member = roles.member.clone();
     let (tasks, fronts) = (base.tasks.clone(), base.serve_api(settings, &roles, listeners));
     greet(&addresses, &data, settings.bucket.as_ref());
     let building = Node::build(settings, &data, base, roles, peer_listeners, &addresses, level, fronts);
@@ -91,9 +94,9 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     match built.flatten() {
         Some(node) => {
             signals.until_stopping(&shutdown, || node.reload(&mut loaded, &surroundings)).await;
-            stop(&node.tasks, &*clock, &mut signals).await;
+            stop(&node.tasks, &*clock, &mut signals, &member).await;
         }
-        None => stop(&tasks, &*clock, &mut signals).await,
+        None => stop(&tasks, &*clock, &mut signals, &member).await,
     }
     Ok(shutdown.reason().unwrap_or_else(|| StopReason::Requested("asked to".to_string())))
 }
@@ -102,8 +105,15 @@ fn local_addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>> {
     Ok(listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?)
 }
 
-/// Stops everything in order; a second signal does not wait.
-async fn stop(tasks: &Tasks, clock: &dyn Clock, signals: &mut Signals) {
+/// Stops everything in order; a second signal does not wait. Nor does the last of several nodes that stop together for a
+/// leader that will not come: what it answered is durable, and whoever starts next adopts it.
+async fn stop(tasks: &Tasks, clock: &dyn Clock, signals: &mut Signals, member: &Late<Member>) {
+    let leaderless = async {
+        match member.get() {
+            Some(member) => member.leaderless_for(STOP_WITHOUT_LEADER).await,
+            None => std::future::pending().await,
+        }
+    };
     match tasks.shutdown().reason() {
         Some(StopReason::Failed(error)) => tracing::error!(error, "stopping after a failure"),
         Some(StopReason::Requested(signal)) => tracing::info!(signal, "stopping"),
@@ -116,6 +126,7 @@ async fn stop(tasks: &Tasks, clock: &dyn Clock, signals: &mut Signals) {
             tracing::info!(elapsed_ms, "stopped");
         }
         () = signals.insists() => tracing::warn!("told to stop again, not waiting"),
+        () = leaderless => tracing::warn!("the index has no leader any more: stopped without a last cut"),
     }
 }
 
@@ -351,6 +362,8 @@ fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) {
 fn check_cluster(tasks: &Tasks, bucket: Bucket, member: Member, clock: Arc<dyn Clock>) {
     let shutdown = tasks.shutdown().clone();
     let expected = index_log::cluster_of(&member.group());
+    // Each look counts from its beginning, so one attempt that takes its time is better than none that is given up.
+    let bucket = bucket.with_patience(Duration::ZERO);
     tasks.spawn("bucket.check_cluster", Stage::Closing, async move {
         loop {
             let at = clock.boottime();
@@ -371,7 +384,7 @@ fn check_cluster(tasks: &Tasks, bucket: Bucket, member: Member, clock: Arc<dyn C
             };
             tokio::select! {
                 () = shutdown.reached(Stage::Closing) => return,
-                () = clock.sleep(interval) => {}
+                () = clock.sleep((at + interval).saturating_sub(clock.boottime())) => {}
             }
         }
     });

@@ -19,6 +19,8 @@ use crate::querier::Shared;
 
 /// Blocks that one selector reads at a time.
 const BLOCKS_AT_ONCE: usize = 4;
+/// Heads that one selector asks at a time: one on a node that does not answer keeps no other waiting.
+const HEADS_AT_ONCE: usize = 16;
 
 /// Why a query did not get its series.
 #[derive(Debug)]
@@ -103,14 +105,15 @@ impl Gather<'_> {
                 self.or_warn(self.shared.blocks.ask(&block, question).await.map_err(block_stop))
             }
         });
+        let from_heads = futures::stream::iter(self.heads()).map(|plan| async move {
+            let found = self.shared.heads.select(plan, self.tenant, matchers, range).await;
+            self.or_warn(found.map_err(head_stop))
+        });
         let mut merged = Merged::default();
-        let mut from_blocks = from_blocks.buffer_unordered(BLOCKS_AT_ONCE);
-        while let Some(series) = from_blocks.try_next().await? {
+        let from_blocks = from_blocks.buffer_unordered(BLOCKS_AT_ONCE);
+        let mut found = futures::stream::select(from_blocks, from_heads.buffer_unordered(HEADS_AT_ONCE));
+        while let Some(series) = found.try_next().await? {
             merged.add(series);
-        }
-        for plan in self.heads() {
-            let found = self.shared.heads.select(plan, self.tenant, matchers, range).await.map_err(head_stop);
-            merged.add(self.or_warn(found)?);
         }
         Ok(merged.series.into_iter().map(|(labels, samples)| (labels, Arc::new(samples))).collect())
     }
