@@ -198,7 +198,7 @@ impl Member {
     }
 
     /// Waits until nobody has led for `patience`.
-    async fn leaderless_for(&self, patience: Duration) {
+    pub async fn leaderless_for(&self, patience: Duration) {
         let mut members = self.group().watch_members();
         loop {
             if members.wait_for(|members| members.leader.is_none()).await.is_err() {
