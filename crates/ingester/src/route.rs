@@ -228,9 +228,10 @@ impl Shared {
     fn is_alone(&self) -> bool {
         let here = self.parts.node;
         self.router.homes.is_none()
-            || self.parts.group.read(|index| {
-                index.writers().all(|(_, writer)| writer.stage != Stage::Live || writer.node == here)
-            })
+            || self
+                .parts
+                .group
+                .read(|index| index.writers().all(|(_, writer)| writer.stage != Stage::Live || writer.node == here))
     }
 
     /// The nodes that may take a part now, this one included, each once, ascending; without those that were tried. This
@@ -333,7 +334,8 @@ impl Shared {
             Err(_) if here.is_some() => return Ok(()),
             Err(full) => return Err(full),
         };
-        let mut cutter = Cutter { tenant, bytes, open: candidates.iter().map(|_| Vec::new()).collect(), full: Vec::new() };
+        let mut cutter =
+            Cutter { tenant, bytes, open: candidates.iter().map(|_| Vec::new()).collect(), full: Vec::new() };
         let mut homes = homes.into_iter();
         request.series.retain(|series| {
             let home = homes.next();

@@ -108,7 +108,7 @@ mod tests {
     }
 
     const HASH_OF_VERSION_1: u64 = 2_522_728_975_166_954_355;
-    const HOMES_OF_VERSION_1: [usize; 8] = [0; 8];
+    const HOMES_OF_VERSION_1: [usize; 8] = [1, 1, 2, 2, 2, 0, 2, 2];
 
     #[test]
     fn every_node_is_home_to_its_share() {
