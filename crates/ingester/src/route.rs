@@ -438,13 +438,12 @@ impl Shared {
         let _sent = Sent::begin(self.clone(), part.node);
         let mut answer = homes.append(part.node, part.bytes.clone(), limit);
         let answer = loop {
+            if self.router.passed_over.lock().is_silent(part.node) {
+                return Err(NotTaken::Silent("it does not answer".to_owned()));
+            }
             tokio::select! {
                 answer = &mut answer => break answer,
-                _ = silenced.changed() => {
-                    if self.router.passed_over.lock().is_silent(part.node) {
-                        return Err(NotTaken::Silent("it does not answer".to_owned()));
-                    }
-                }
+                _ = silenced.changed() => {}
                 () = self.parts.clock.sleep(TICK) => self.step(Input::Tick, ""),
             }
         };
