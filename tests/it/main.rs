@@ -22,6 +22,7 @@ mod agents;
 mod cluster;
 mod corruption;
 mod crash;
+mod deploy;
 mod discovery;
 mod disks;
 mod layering;
@@ -31,7 +32,9 @@ mod promqltest;
 mod receiver;
 mod recovery;
 mod runbook;
+mod sharding;
 mod stores;
+mod torture;
 mod write_and_query;
 
 use tests::store::Kind;

@@ -1,7 +1,6 @@
 //! Disks are lost and the bucket is left: `bellrock recover` brings every acked sample back.
 
 use std::path::Path;
-use std::process::Command;
 
 use model::TimestampMs;
 use tests::cluster::Cluster;
@@ -35,9 +34,7 @@ fn expected(pushes: i64) -> (usize, f64) {
 
 /// Runs `bellrock recover` on a folder, with what a node was told of its bucket.
 fn recover(settings: &Settings, data: &Path) -> (bool, String) {
-    let mut command = Command::new(&settings.program);
-    command.arg("recover").arg("--data").arg(data).args(&settings.arguments).arg("--recover.wait=1ms");
-    let output = command.envs(settings.environment.iter().cloned()).output().unwrap();
+    let output = settings.command("recover", data).arg("--recover.wait=1ms").output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }

@@ -147,12 +147,16 @@ pub fn set_targets(agent: &Agent, targets: &[(&str, &str)]) -> Result<()> {
 
 /// Starts a vmagent that sends what it scrapes to every one of `urls`.
 pub fn start_vmagent(program: &Path, scrape_interval: &str, urls: &[String]) -> Result<Agent> {
+    start_vmagent_by(Command::new(program), scrape_interval, urls)
+}
+
+/// The same for a vmagent that `command` ends up as, arguments added: one that sees another world, for example.
+pub fn start_vmagent_by(mut command: Command, scrape_interval: &str, urls: &[String]) -> Result<Agent> {
     let folder = folder("vmagent")?;
     let targets = targets_file(folder.path());
     std::fs::write(&targets, "[]")?;
     let file = folder.path().join("scrape.yml");
     std::fs::write(&file, scrape_configuration(scrape_interval, &targets))?;
-    let mut command = Command::new(program);
     command
         .arg("-httpListenAddr=127.0.0.1:0")
         .arg(format!("-promscrape.config={}", file.display()))

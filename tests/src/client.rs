@@ -85,8 +85,13 @@ pub fn write_request(series: &[Series]) -> Vec<u8> {
 impl Client {
     /// A client of the server at `base`, such as `http://127.0.0.1:9009`.
     pub fn new(base: &str) -> Client {
+        Client::with_timeout(base, REQUEST_TIMEOUT)
+    }
+
+    /// The same, whose requests may take so long.
+    pub fn with_timeout(base: &str, timeout: Duration) -> Client {
         let config = ureq::Agent::config_builder()
-            .timeout_global(Some(REQUEST_TIMEOUT))
+            .timeout_global(Some(timeout))
             .http_status_as_error(false)
             // A server may close a connection once it has refused a request without reading it: a connection each.
             .max_idle_connections(0)

@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::wait::wait_for;
 
 /// What the nodes of a test prove themselves with.
-const SECRET: &str = "the join secret of a test";
+pub const SECRET: &str = "the join secret of a test";
 
 /// Nodes that find one another by their addresses. They end before their store does.
 pub struct Cluster {

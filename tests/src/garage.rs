@@ -1,6 +1,7 @@
-//! A real Garage, started from nothing: one node on loopback that syncs what it answers for.
+//! A real Garage, started from nothing: one node on loopback, or several on machines of a test's own, that sync what they
+//! answer for.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::namespaces::Host;
 use crate::process::Process;
 use crate::skips;
 use crate::wait::{DEADLINE, wait_within};
@@ -27,6 +29,9 @@ pub const REGION: &str = "garage";
 /// Where `.ci/run` installs it, below the cache folder.
 const CACHED: &str = "bellrock-ci/tools-garage/bin/garage";
 
+/// For the others, for S3 and for the administrator, on a machine of its own.
+const PORTS: [u16; 3] = [3901, 3900, 3903];
+
 /// How often other ports are tried when somebody was quicker to take one.
 const STARTS_MAX: usize = 5;
 
@@ -34,6 +39,7 @@ const STARTS_MAX: usize = 5;
 #[derive(Debug)]
 pub struct Garage {
     program: PathBuf,
+    host: Option<Host>,
     process: Process,
     endpoint: String,
     admin: Client,
@@ -72,8 +78,39 @@ impl Garage {
     }
 
     fn start_once(program: &Path) -> Result<Garage> {
+        let mut garage = Garage::spawn(program, None, free_ports()?, 1)?;
+        let node = garage.id()?;
+        garage.run(&["layout", "assign", "-z", "here", "-c", "10G", &node])?;
+        garage.make_bucket()?;
+        Ok(garage)
+    }
+
+    /// Starts one on each of these machines, each a zone of its own, and makes them one store of which each has everything.
+    pub fn start_together(program: &Path, hosts: &[Host]) -> Result<Vec<Garage>> {
+        let mut garages = Vec::new();
+        for host in hosts {
+            garages.push(Garage::spawn(program, Some(host.clone()), PORTS, hosts.len())?);
+        }
+        let ids = garages.iter_mut().map(Garage::id).collect::<Result<Vec<String>>>()?;
+        for (host, id) in hosts.iter().zip(&ids).skip(1) {
+            garages[0].run(&["node", "connect", &format!("{id}@{}:{}", host.address(), PORTS[0])])?;
+        }
+        for (number, id) in ids.iter().enumerate() {
+            let zone = format!("zone{number}");
+            // It knows the others a moment after they are connected.
+            garages[0].wait_for_answer(&["layout", "assign", "-z", &zone, "-c", "10G", id])?;
+        }
+        garages[0].make_bucket()?;
+        for garage in &garages {
+            garage.wait_until_healthy()?;
+        }
+        Ok(garages)
+    }
+
+    fn spawn(program: &Path, host: Option<Host>, ports: [u16; 3], replication: usize) -> Result<Garage> {
         let folder = tempfile::Builder::new().prefix("bellrock-garage-").tempdir()?;
-        let [rpc, s3, admin] = free_ports()?;
+        let [rpc, s3, admin] = ports;
+        let ip = host.as_ref().map_or(Ipv4Addr::LOCALHOST, Host::address);
         let at = folder.path().display();
         let config = format!(
             "metadata_dir = \"{at}/meta\"\n\
@@ -81,43 +118,62 @@ impl Garage {
              db_engine = \"sqlite\"\n\
              metadata_fsync = true\n\
              data_fsync = true\n\
-             replication_factor = 1\n\
-             rpc_bind_addr = \"127.0.0.1:{rpc}\"\n\
-             rpc_public_addr = \"127.0.0.1:{rpc}\"\n\
+             replication_factor = {replication}\n\
+             rpc_bind_addr = \"{ip}:{rpc}\"\n\
+             rpc_public_addr = \"{ip}:{rpc}\"\n\
              rpc_secret = \"{}\"\n\
              [s3_api]\n\
              s3_region = \"{REGION}\"\n\
-             api_bind_addr = \"127.0.0.1:{s3}\"\n\
+             api_bind_addr = \"{ip}:{s3}\"\n\
              [admin]\n\
-             api_bind_addr = \"127.0.0.1:{admin}\"\n",
+             api_bind_addr = \"{ip}:{admin}\"\n",
             "0123456789abcdef".repeat(4),
         );
         std::fs::write(folder.path().join("garage.toml"), config)?;
-        let mut command = Command::new(program);
-        command.arg("-c").arg(folder.path().join("garage.toml")).arg("server").env("RUST_LOG", "garage=info");
-        let mut garage = Garage {
+        let mut command = command(program, host.as_ref(), folder.path());
+        let process = Process::start("garage", command.arg("server").env("RUST_LOG", "garage=info"))?;
+        Ok(Garage {
             program: program.to_owned(),
-            process: Process::start("garage", &mut command)?,
-            endpoint: format!("http://127.0.0.1:{s3}"),
-            admin: Client::new(&format!("http://127.0.0.1:{admin}")),
+            host,
+            process,
+            endpoint: format!("http://{ip}:{s3}"),
+            admin: Client::new(&format!("http://{ip}:{admin}")),
             folder,
-        };
+        })
+    }
+
+    /// Starts it again on its data, after it has ended.
+    pub fn start_again(&mut self) -> Result<()> {
+        let mut command = command(&self.program, self.host.as_ref(), self.folder.path());
+        self.process = Process::start("garage", command.arg("server").env("RUST_LOG", "garage=info"))?;
+        Ok(())
+    }
+
+    /// Its id, waited for.
+    fn id(&mut self) -> Result<String> {
         // `node id` reads a file; the others ask the server, which has to be there.
-        let node = garage.wait_for_answer(&["node", "id", "-q"])?;
-        let node = node.trim().split('@').next().unwrap_or_default().to_owned();
-        garage.wait_for_answer(&["status"])?;
-        garage.run(&["layout", "assign", "-z", "here", "-c", "10G", &node])?;
-        garage.run(&["layout", "apply", "--version", "1"])?;
-        garage.run(&["key", "import", "--yes", "-n", "bellrock", ACCESS_KEY_ID, SECRET_ACCESS_KEY])?;
-        garage.run(&["bucket", "create", BUCKET])?;
-        garage.run(&["bucket", "allow", "--read", "--write", BUCKET, "--key", ACCESS_KEY_ID])?;
-        // Garage's own word for "this node's partitions are up".
+        let node = self.wait_for_answer(&["node", "id", "-q"])?;
+        self.wait_for_answer(&["status"])?;
+        Ok(node.trim().split('@').next().unwrap_or_default().to_owned())
+    }
+
+    /// Puts the layout in force, and makes the key and the bucket.
+    fn make_bucket(&mut self) -> Result<()> {
+        self.run(&["layout", "apply", "--version", "1"])?;
+        self.wait_until_healthy()?;
+        self.run(&["key", "import", "--yes", "-n", "bellrock", ACCESS_KEY_ID, SECRET_ACCESS_KEY])?;
+        self.run(&["bucket", "create", BUCKET])?;
+        self.run(&["bucket", "allow", "--read", "--write", BUCKET, "--key", ACCESS_KEY_ID])?;
+        Ok(())
+    }
+
+    /// Waits for its own word that its partitions are up.
+    pub fn wait_until_healthy(&self) -> Result<()> {
         let healthy = wait_within(DEADLINE, || {
-            let answer = garage.admin.get("/health", &[]).ok()?;
+            let answer = self.admin.get("/health", &[]).ok()?;
             (answer.status == 200).then_some(())
         });
-        healthy.context("garage is not healthy")?;
-        Ok(garage)
+        healthy.context("garage is not healthy")
     }
 
     /// Its URL.
@@ -153,15 +209,21 @@ impl Garage {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(&self.program);
-        command.arg("-c").arg(self.folder.path().join("garage.toml")).args(arguments);
-        let output = command.stdin(Stdio::null()).env("RUST_LOG", "error").output()?;
+        let mut command = command(&self.program, self.host.as_ref(), self.folder.path());
+        let output = command.args(arguments).stdin(Stdio::null()).env("RUST_LOG", "error").output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             bail!("garage {arguments:?}: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
         }
         Ok(text)
     }
+}
+
+/// The program where it is to run, with its configuration.
+fn command(program: &Path, host: Option<&Host>, folder: &Path) -> Command {
+    let mut command = host.map_or_else(|| Command::new(program), |host| host.command(program));
+    command.arg("-c").arg(folder.join("garage.toml"));
+    command
 }
 
 /// Ports that are free now: Garage cannot be given port 0, as its nodes tell each other where they listen.

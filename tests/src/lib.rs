@@ -21,7 +21,9 @@ pub mod disk;
 pub mod dns;
 pub mod fsync;
 pub mod garage;
+pub mod known;
 pub mod load;
+pub mod namespaces;
 pub mod node;
 pub mod process;
 pub mod promqltest;
@@ -29,6 +31,7 @@ pub mod random;
 pub mod s3;
 pub mod skips;
 pub mod store;
+pub mod torture;
 pub mod wait;
 
 pub use client::{Client, Series, labels};

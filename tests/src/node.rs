@@ -1,5 +1,6 @@
 //! A real `bellrock`, started as its users start it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
@@ -8,6 +9,7 @@ use anyhow::{Result, bail};
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::namespaces::Host;
 use crate::process::Process;
 use crate::wait::{DEADLINE, wait_within};
 
@@ -20,6 +22,10 @@ pub struct Settings {
     pub arguments: Vec<String>,
     /// Its environment beside the test's own.
     pub environment: Vec<(String, String)>,
+    /// Where it takes clients: loopback, on a port that the system chooses, unless it has a network of its own.
+    pub listen: String,
+    /// The machine that it runs on; `None`: the test's own.
+    pub host: Option<Host>,
 }
 
 /// A node with its data; both go when it is dropped.
@@ -40,7 +46,15 @@ enum Data {
 impl Settings {
     /// The program with its defaults.
     pub fn new(program: impl Into<PathBuf>) -> Settings {
-        Settings { program: program.into(), arguments: vec![], environment: vec![] }
+        let listen = "127.0.0.1:0".to_owned();
+        Settings { program: program.into(), arguments: vec![], environment: vec![], listen, host: None }
+    }
+
+    /// Runs it on another machine, where it takes clients on this port.
+    pub fn on(mut self, host: &Host, port: u16) -> Settings {
+        self.listen = format!("{}:{port}", host.address());
+        self.host = Some(host.clone());
+        self
     }
 
     /// Adds an argument.
@@ -55,17 +69,28 @@ impl Settings {
         self
     }
 
-    /// Starts the process on a port that the system chooses, without waiting for anything.
+    /// Starts the process, without waiting for anything.
     pub fn spawn(&self, data: &Path) -> Result<Process> {
-        let mut command = Command::new(&self.program);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(&self.arguments);
+        let mut command = self.command("serve", data);
+        command.arg("--listen").arg(&self.listen);
+        Process::start("bellrock", &mut command)
+    }
+
+    /// The program with one of its commands, `--data` and all arguments but `--listen`.
+    pub fn command(&self, command: &str, data: &Path) -> Command {
+        let name = command;
+        let mut command = match &self.host {
+            Some(host) => host.command(&self.program),
+            None => Command::new(&self.program),
+        };
+        command.args([name, "--data"]).arg(data).args(&self.arguments);
         // A developer's own settings must not reach the tests' nodes.
         let is_theirs = |name: &str| ["BELLROCK_", "AWS_", "GOOGLE_", "AZURE_"].iter().any(|own| name.starts_with(own));
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_theirs(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().cloned());
-        Process::start("bellrock", &mut command)
+        command
     }
 }
 
@@ -83,10 +108,18 @@ impl Node {
 
     /// Starts a node on an empty folder; it listens when this returns, and waits for others before it is ready.
     pub fn start_among(settings: &Settings) -> Result<Node> {
-        let folder = tempfile::Builder::new().prefix("bellrock-test-").tempdir()?;
-        let mut process = settings.spawn(folder.path())?;
+        Node::listen_with(settings, Data::Temporary(tempfile::Builder::new().prefix("bellrock-test-").tempdir()?))
+    }
+
+    /// The same on a folder of the caller's, which stays.
+    pub fn start_among_on(settings: &Settings, data: &Path) -> Result<Node> {
+        Node::listen_with(settings, Data::Given(data.to_owned()))
+    }
+
+    fn listen_with(settings: &Settings, data: Data) -> Result<Node> {
+        let mut process = settings.spawn(data.path())?;
         let client = Client::new(&format!("http://{}", address(&mut process)?));
-        Ok(Node { settings: settings.clone(), data: Data::Temporary(folder), process, client })
+        Ok(Node { settings: settings.clone(), data, process, client })
     }
 
     /// Starts a node on a folder that is the node's from here on, and waits until it is ready.
@@ -197,7 +230,8 @@ pub fn address(process: &mut Process) -> Result<String> {
 /// Other lines may name other servers.
 fn printed_address(line: &str) -> Option<String> {
     let line = &line[line.find("listens on")?..];
-    let after = &line[line.find("http://127.0.0.1:")? + "http://127.0.0.1:".len()..];
-    let port: u16 = after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
-    (port != 0).then(|| format!("127.0.0.1:{port}"))
+    let after = &line[line.find("http://")? + "http://".len()..];
+    let address = after.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').next()?;
+    let address: SocketAddr = address.parse().ok()?;
+    (address.port() != 0).then(|| address.to_string())
 }

@@ -1,8 +1,8 @@
-//! An S3 server in this process, on loopback: `s3s-fs` over a temporary folder. It counts requests by what they ask for
+//! An S3 server in this process, on loopback or a network of the test's own: `s3s-fs` over a temporary folder. It counts requests by what they ask for
 //! (so that "no LIST" is the store's own word), and does to them what a test plants.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -82,7 +82,12 @@ pub struct S3Server {
 impl S3Server {
     /// Starts it on a port that the system chooses, with an empty bucket.
     pub fn start() -> Result<S3Server> {
-        S3Server::start_with(None)
+        S3Server::start_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same on another address of this thread's machine.
+    pub fn start_on(address: Ipv4Addr) -> Result<S3Server> {
+        S3Server::start_with(address, None)
     }
 
     /// The same behind TLS, with a certificate that nobody knows.
@@ -94,10 +99,10 @@ impl S3Server {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], key)?;
-        S3Server::start_with(Some((TlsAcceptor::from(Arc::new(config)), made.cert.pem())))
+        S3Server::start_with(Ipv4Addr::LOCALHOST, Some((TlsAcceptor::from(Arc::new(config)), made.cert.pem())))
     }
 
-    fn start_with(tls: Option<(TlsAcceptor, String)>) -> Result<S3Server> {
+    fn start_with(address: Ipv4Addr, tls: Option<(TlsAcceptor, String)>) -> Result<S3Server> {
         let folder = tempfile::Builder::new().prefix("bellrock-s3s-").tempdir()?;
         std::fs::create_dir(folder.path().join(BUCKET))?;
         let fs = s3s_fs::FileSystem::new(folder.path()).map_err(|e| anyhow::anyhow!("{e:?}"))?;
@@ -105,7 +110,7 @@ impl S3Server {
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
         let (service, shared) = (builder.build(), Arc::new(Shared::default()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("listen")?;
+        let listener = std::net::TcpListener::bind((address, 0)).context("listen")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let serving = shared.clone();

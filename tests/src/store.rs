@@ -80,12 +80,7 @@ impl Store {
                 .argument(format!("--bucket.endpoint={}", server.endpoint()))
                 .variable("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY_ID)
                 .variable("AWS_SECRET_ACCESS_KEY", s3::SECRET_ACCESS_KEY),
-            Store::Garage { garage, prefix } => settings
-                .argument(format!("--bucket=s3://{}/{prefix}", garage::BUCKET))
-                .argument(format!("--bucket.endpoint={}", garage.endpoint()))
-                .argument(format!("--bucket.region={}", garage::REGION))
-                .variable("AWS_ACCESS_KEY_ID", garage::ACCESS_KEY_ID)
-                .variable("AWS_SECRET_ACCESS_KEY", garage::SECRET_ACCESS_KEY),
+            Store::Garage { garage, prefix } => apply_garage(settings, garage, prefix),
         }
     }
 
@@ -117,6 +112,16 @@ impl Store {
             Store::Garage { .. } => Some(garage::SECRET_ACCESS_KEY),
         }
     }
+}
+
+/// What a node needs to be told to use this Garage.
+pub fn apply_garage(settings: Settings, garage: &Garage, prefix: &str) -> Settings {
+    settings
+        .argument(format!("--bucket=s3://{}/{prefix}", garage::BUCKET))
+        .argument(format!("--bucket.endpoint={}", garage.endpoint()))
+        .argument(format!("--bucket.region={}", garage::REGION))
+        .variable("AWS_ACCESS_KEY_ID", garage::ACCESS_KEY_ID)
+        .variable("AWS_SECRET_ACCESS_KEY", garage::SECRET_ACCESS_KEY)
 }
 
 fn shared(program: &std::path::Path) -> Result<Arc<Garage>> {

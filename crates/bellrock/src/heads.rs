@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ingester::{Heads, HeadsError};
-use model::{Labels, Matcher, Metadata, Samples, TenantId, TimeRange};
+use model::{Labels, Matcher, Metadata, Samples, Shard, TenantId, TimeRange};
 use querier::{HeadError, HeadPlan, HeadReader};
 
 use crate::logging::chain;
@@ -37,8 +37,14 @@ impl HeadReader for LocalHeads {
         tenant: &'a TenantId,
         matchers: &'a [Matcher],
         range: TimeRange,
+        shard: Shard,
     ) -> BoxFuture<'a, Result<Vec<(Labels, Samples)>, HeadError>> {
-        async move { self.0.select(plan(of), tenant, matchers, range).await.map_err(error) }.boxed()
+        async move {
+            let mut found = self.0.select(plan(of), tenant, matchers, range).await.map_err(error)?;
+            found.retain(|(labels, _)| shard.has(labels));
+            Ok(found)
+        }
+        .boxed()
     }
 
     fn series<'a>(

@@ -74,6 +74,7 @@ pub fn querier_limits(settings: &Settings, total_bytes: u64) -> querier::Limits 
         max_samples: settings.max_samples,
         max_bytes: settings.query_max_bytes.bytes(total_bytes),
         lookback: settings.lookback,
+        shard_samples_min: settings.shard_samples_min,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::late::Late;
 use crate::logging::{self, LogLevel, chain};
 use crate::member::heads::ClusterHeads;
 use crate::member::homes::PeerHomes;
+use crate::member::shares::ClusterNodes;
 use crate::member::{self, Member, together};
 use crate::services::{LocalIngest, LocalQueries};
 use crate::settings::sources::Surroundings;
@@ -270,7 +271,7 @@ impl Node {
         let heads = ClusterHeads {
             node,
             local: LocalHeads(ingester.heads()),
-            peers: together.peers,
+            peers: together.peers.clone(),
             group: index.clone(),
             segments: SegmentHeads::new(index.clone(), queried.clone()),
         };
@@ -278,11 +279,15 @@ impl Node {
             group: index.clone(),
             bucket: queried,
             heads: Arc::new(heads),
+            nodes: together.peers.map(|peers| {
+                let nodes: Arc<dyn querier::Nodes> = Arc::new(ClusterNodes { node, peers, group: index.clone() });
+                nodes
+            }),
             clock: clock.clone(),
             registry: registry.clone(),
         };
         let querier = Querier::new(&roles::querier(settings, memory_total_bytes), parts);
-        member.set_roles(ingester.clone(), querier.plans());
+        member.set_roles(ingester.clone(), querier.clone());
         let lowest = member.clone();
         run_compactor(
             &tasks,

@@ -54,6 +54,8 @@ pub struct Settings {
     pub query_timeout: Duration,
     /// Samples that a query may hold at once.
     pub max_samples: u64,
+    /// From how many samples on an aggregation is spread over the nodes.
+    pub shard_samples_min: u64,
     /// Memory that a query may take.
     pub query_max_bytes: MemoryMax,
     /// How far a query looks back for a series' latest sample.
@@ -206,6 +208,7 @@ fn read(texts: &Texts, faults: &mut Vec<Fault>) -> Settings {
         recover_wait: general.one("recover.wait", values::duration),
         query_timeout: general.one("querier.timeout", values::duration),
         max_samples: general.one("querier.max-samples", values::count),
+        shard_samples_min: general.one("querier.shard-samples-min", values::count),
         query_max_bytes: general.one("querier.max-bytes", values::memory_max),
         lookback: general.one("querier.lookback", values::duration),
         limits: general.limits(),

@@ -38,7 +38,7 @@ pub use index::{BlockIndex, Open};
 pub use metadata::FetchMetadata;
 pub use postings::Matchers;
 pub use request::{Request, Step};
-pub use select::{LabelNames, LabelValues, Select, SelectSeries};
+pub use select::{CountSamples, LabelNames, LabelValues, Select, SelectSeries};
 pub use writer::{BlockStats, BlockWriter, Header};
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chunk::{Page, open_frame};
-use model::{Labels, Samples, TenantId, TimeRange};
+use model::{Labels, Samples, Shard, TenantId, TimeRange};
 use postings::{Matchers, Plan, Postings, PostingsError};
 
 use crate::error::{BlockError, Section};
@@ -175,6 +175,7 @@ fn read_series_page(
 pub struct Select {
     selection: Selection,
     samples_max: u64,
+    shard: Shard,
     rows: Option<ChunkPages>,
 }
 
@@ -192,12 +193,19 @@ struct ChunkPages {
 impl Select {
     /// See the type.
     pub fn new(index: Arc<BlockIndex>, tenant: &TenantId, matchers: Arc<Matchers>, range: TimeRange) -> Select {
-        Select { selection: Selection::new(index, tenant, matchers, range), samples_max: u64::MAX, rows: None }
+        let selection = Selection::new(index, tenant, matchers, range);
+        Select { selection, samples_max: u64::MAX, shard: Shard::WHOLE, rows: None }
     }
 
     /// Refuses with `TooManySamples` a selection whose series hold more samples in this block, before fetching them.
     pub fn with_samples_max(mut self, samples_max: u64) -> Select {
         self.samples_max = samples_max;
+        self
+    }
+
+    /// Leaves out the series of other shards, without fetching their samples.
+    pub fn with_shard(mut self, shard: Shard) -> Select {
+        self.shard = shard;
         self
     }
 }
@@ -207,11 +215,14 @@ impl Request for Select {
 
     fn step(&mut self) -> Result<Step<Self::Output>, BlockError> {
         if self.rows.is_none() {
-            let found = match self.selection.step()? {
+            let mut found = match self.selection.step()? {
                 Step::Fetch(ranges) => return Ok(Step::Fetch(ranges)),
                 Step::Done(found) => found,
             };
-            let samples = found.iter().fold(0u64, |sum, found| sum.saturating_add(found.row.extent.samples));
+            if self.shard != Shard::WHOLE {
+                found.retain(|found| self.shard.has(&found.row.labels));
+            }
+            let samples = samples_of(&found);
             if samples > self.samples_max {
                 return Err(BlockError::TooManySamples { max: self.samples_max });
             }
@@ -266,6 +277,38 @@ impl ChunkPages {
             }
         }
         Ok(())
+    }
+}
+
+fn samples_of(found: &[Found]) -> u64 {
+    found.iter().fold(0, |sum, found| sum.saturating_add(found.row.extent.samples))
+}
+
+/// Counts the samples that the series that match and may have samples in a range hold in this block, in the range or not.
+/// Fetches no chunk pages.
+pub struct CountSamples {
+    selection: Selection,
+}
+
+impl CountSamples {
+    /// See the type.
+    pub fn new(index: Arc<BlockIndex>, tenant: &TenantId, matchers: Arc<Matchers>, range: TimeRange) -> CountSamples {
+        CountSamples { selection: Selection::new(index, tenant, matchers, range) }
+    }
+}
+
+impl Request for CountSamples {
+    type Output = u64;
+
+    fn step(&mut self) -> Result<Step<u64>, BlockError> {
+        Ok(match self.selection.step()? {
+            Step::Fetch(ranges) => Step::Fetch(ranges),
+            Step::Done(found) => Step::Done(samples_of(&found)),
+        })
+    }
+
+    fn supply(&mut self, parts: Vec<Bytes>) -> Result<(), BlockError> {
+        self.selection.supply(&parts)
     }
 }
 

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::{
-    Counts, Histogram, Labels, MatchOp, Matcher, Metadata, MetricKind, Revision, STALE_NAN_BITS, Sample, Samples, Span,
-    TenantId, TimeRange, Value,
+    Counts, Histogram, Labels, MatchOp, Matcher, Metadata, MetricKind, Revision, STALE_NAN_BITS, Sample, Samples,
+    Shard, Span, TenantId, TimeRange, Value,
 };
 use proptest::prelude::*;
 
@@ -97,6 +97,16 @@ fn check_questions(
     let expected = model.select(tenant, matchers, range);
     let found = run(object, Select::new(index.clone(), tenant, matchers.clone(), range)).unwrap();
     assert_eq!(found, expected);
+    let mut of_shards = Vec::new();
+    for number in 0..3 {
+        let select = Select::new(index.clone(), tenant, matchers.clone(), range);
+        of_shards.extend(run(object, select.with_shard(Shard { number, count: 3 })).unwrap());
+    }
+    of_shards.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(of_shards, expected);
+    let count = run(object, CountSamples::new(index.clone(), tenant, matchers.clone(), range)).unwrap();
+    let samples: usize = expected.iter().map(|(_, samples)| samples.len()).sum();
+    assert!(count >= samples as u64 && (range != TimeRange::ALL || count == samples as u64), "{count} of {samples}");
     // A series whose samples surround the range may be named too.
     let series = run(object, SelectSeries::new(index.clone(), tenant, matchers.clone(), range)).unwrap();
     let surely: BTreeSet<_> = expected.iter().map(|(labels, _)| labels).collect();

@@ -51,6 +51,8 @@ pub struct Known {
     pub name: String,
     /// For how long it has not renewed, at most for as long as this leader leads.
     pub silent: Duration,
+    /// Whether it has renewed with this leader.
+    pub has_renewed: bool,
 }
 
 /// What to change next.
@@ -90,12 +92,14 @@ pub fn next_change(
     let voters: Vec<NodeId> = members.voters.iter().copied().map(NodeId).collect();
     let learners: Vec<NodeId> = members.learners.iter().copied().map(NodeId).collect();
 
-    // A node that the index knows and the group does not.
-    let outside = nodes.iter().find(|(id, _)| !members.contains(id.0));
-    match outside {
-        Some((id, _)) if is_there(*id) => return Some(Change::AddLearner(*id)),
-        Some((id, known)) if known.silent >= rules.forget_after => return Some(Change::Forget(*id)),
-        _ => {}
+    // Nodes that the index knows and the group does not: new ones, and those that were replaced, which stay known for a while.
+    // To a new leader everybody is silent since it leads, so one that is there must have been heard.
+    let mut outside = nodes.iter().filter(|(id, _)| !members.contains(id.0));
+    if let Some((id, _)) = outside.clone().find(|(id, known)| known.has_renewed && is_there(**id)) {
+        return Some(Change::AddLearner(*id));
+    }
+    if let Some((id, _)) = outside.find(|(_, known)| known.silent >= rules.forget_after) {
+        return Some(Change::Forget(*id));
     }
 
     let has_caught_up = |id: NodeId| {
@@ -182,7 +186,8 @@ mod tests {
         }
 
         fn know(&mut self, id: u64, silent_s: u64, matched: u64) {
-            let known = Known { name: format!("n{id}"), silent: Duration::from_secs(silent_s) };
+            let known =
+                Known { name: format!("n{id}"), silent: Duration::from_secs(silent_s), has_renewed: silent_s < 3600 };
             self.nodes.insert(NodeId(id), known);
             let progress = Progress { matched, is_active: silent_s <= 2, is_installing: false };
             self.members.progress.insert(id, progress);
@@ -268,6 +273,17 @@ mod tests {
         assert_eq!(group.settle(), [replace]);
         group.know(3, 4000, 90);
         assert_eq!(group.settle(), [Change::Forget(NodeId(3))]);
+    }
+
+    #[test]
+    fn nodes_that_were_replaced_before_do_not_keep_a_new_one_out_and_do_not_come_back() {
+        let mut group = Group::new(&[1, 3, 5], &[]);
+        group.know(2, 60, 90);
+        group.know(4, 0, 90);
+        group.nodes.get_mut(&NodeId(4)).unwrap().has_renewed = false;
+        assert_eq!(group.next(), None, "a new leader has heard of neither");
+        group.know(6, 0, 0);
+        assert_eq!(group.settle(), [Change::AddLearner(NodeId(6))]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum Message {
     HeadLabelValues,
     /// Reads metadata in a head.
     HeadMetadata,
+    /// Evaluates a shard of the series of a query's aggregation.
+    Share,
 }
 
 /// What shares a connection: nothing large may be before a heartbeat in a socket's buffer.
@@ -42,7 +44,7 @@ pub enum Lane {
 
 impl Message {
     /// Every kind.
-    pub const ALL: [Message; 11] = [
+    pub const ALL: [Message; 12] = [
         Message::Consensus,
         Message::Join,
         Message::Renew,
@@ -54,6 +56,7 @@ impl Message {
         Message::HeadLabelNames,
         Message::HeadLabelValues,
         Message::HeadMetadata,
+        Message::Share,
     ];
 
     /// Its name in paths, logs and metrics.
@@ -70,6 +73,7 @@ impl Message {
             Message::HeadLabelNames => "head_label_names",
             Message::HeadLabelValues => "head_label_values",
             Message::HeadMetadata => "head_metadata",
+            Message::Share => "share",
         }
     }
 
@@ -85,6 +89,8 @@ impl Message {
             Message::Join | Message::Renew | Message::Status | Message::TakesParts => 64 << 10,
             // A part is a MiB, or one series, and the request that it is of is at most 32 MiB by default, decoded.
             Message::Append => 64 << 20,
+            // The names of a plan's blocks.
+            Message::Share => 32 << 20,
             // Matchers.
             _ => 4 << 20,
         }
@@ -94,9 +100,11 @@ impl Message {
     pub fn answer_bytes_max(self) -> usize {
         match self {
             Message::SelectHead => 256 << 20,
-            Message::HeadSeries | Message::HeadLabelNames | Message::HeadLabelValues | Message::HeadMetadata => {
-                64 << 20
-            }
+            Message::HeadSeries
+            | Message::HeadLabelNames
+            | Message::HeadLabelValues
+            | Message::HeadMetadata
+            | Message::Share => 64 << 20,
             _ => 4 << 20,
         }
     }

@@ -1,6 +1,8 @@
 //! What the index knows of a block.
 
-use model::{ObjectKey, Revision, Right, TimeRange};
+use model::{DecodeError, ObjectKey, Reader, Revision, Right, TimeRange};
+
+use crate::encoding::{put_block, read_block};
 
 /// Which block: the right it was PUT under, and which PUT under that right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,4 +35,16 @@ pub struct BlockMeta {
     pub samples: u64,
     /// The revision that it was built from: later deletes apply to it.
     pub built_at: Revision,
+}
+
+impl BlockMeta {
+    /// Appends its bytes, as they are in a checkpoint: for messages that name blocks.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        put_block(out, self);
+    }
+
+    /// Reads what [`BlockMeta::put`] wrote.
+    pub fn read(reader: &mut Reader<'_>) -> Result<BlockMeta, DecodeError> {
+        read_block(reader)
+    }
 }

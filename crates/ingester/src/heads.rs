@@ -283,7 +283,9 @@ impl Heads {
         range: TimeRange,
     ) -> Result<Vec<(Labels, Samples)>, HeadsError> {
         let heads = self.get(plan.writer)?;
-        let selections = heads.read(plan, |head| head.select(tenant, matchers, range, plan.added)).await?;
+        // A frozen head ends before what the writer has added while it is cut.
+        let select = |head: &Head| head.select(tenant, matchers, range, plan.added.min(head.applied()));
+        let selections = heads.read(plan, select).await?;
         let mut all = Vec::new();
         for selection in selections {
             for series in selection.decode() {
@@ -360,5 +362,18 @@ mod tests {
         let error = heads.read(plan(2), |_| Ok(())).await.unwrap_err();
         assert!(matches!(error, HeadsError::PlanAgain(_)), "{error}");
         assert_eq!(heads.read(plan(1), |_| Ok(())).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn while_a_head_is_cut_segments_of_before_and_after_are_read() {
+        let writer = WriterId(model::Revision { incarnation: 1, position: 1 });
+        let heads = Arc::new(WriterHeads::new(writer, 0));
+        heads.take_in(1, &segment::Columns::new()).unwrap();
+        heads.freeze(1);
+        heads.take_in(2, &segment::Columns::new()).unwrap();
+        let all = Heads::default();
+        all.insert(heads);
+        let (plan, tenant) = (HeadPlan { writer, cut: 0, added: 2 }, TenantId::new("a").unwrap());
+        assert_eq!(all.select(plan, &tenant, &[], TimeRange::ALL).await.unwrap(), []);
     }
 }

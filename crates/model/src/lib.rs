@@ -16,6 +16,7 @@ mod pattern;
 mod revision;
 mod sample;
 mod samples;
+mod shard;
 mod tenant;
 
 pub use buckets::Bucket;
@@ -30,4 +31,5 @@ pub use pattern::{Pattern, PatternError};
 pub use revision::{Incarnation, Lease, NodeId, Revision, SegmentNumber, WriterId};
 pub use sample::{STALE_NAN_BITS, Sample, TimeRange, TimestampMs, Value, is_stale, stale_marker};
 pub use samples::Samples;
+pub use shard::Shard;
 pub use tenant::{TenantError, TenantId};

@@ -19,9 +19,9 @@ pub use ast::{Expr, ValueType};
 pub use duration::{format_duration, parse_duration};
 pub use error::ParseError;
 pub use evaluate::{
-    Annotations, Budget, EvalError, EvalErrorKind, Hints, Interruption, Options, OverBudget, Query, QueryResult,
-    ResultSample, ResultSeries, Selection, Severity, Storage, StorageError, Unlimited, format_decimal,
-    format_sample_value,
+    Annotations, Budget, EvalError, EvalErrorKind, Hints, Interruption, Options, OverBudget, Partial, PartialError,
+    PartialRequest, Query, QueryResult, ResultSample, ResultSeries, Selection, Severity, Storage, StorageError,
+    Unlimited, format_decimal, format_sample_value,
 };
 pub use function::{Arity, Function, Signature};
 pub use parser::{HEIGHT_MAX, TEXT_BYTES_MAX, parse, parse_labels, parse_matchers};

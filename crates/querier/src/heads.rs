@@ -1,7 +1,7 @@
 //! What a query needs of heads. The ingester has them; the binary hands it in, so that roles do not know each other.
 
 use futures::future::BoxFuture;
-use model::{Labels, Matcher, Metadata, Samples, SegmentNumber, TenantId, TimeRange, WriterId};
+use model::{Labels, Matcher, Metadata, Samples, SegmentNumber, Shard, TenantId, TimeRange, WriterId};
 
 /// Which segments of a writer a query wants: those above `cut` up to `added`, both from one revision of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +27,14 @@ pub enum HeadError {
 
 /// Reads heads. Answers hold exactly the plan's segments; a series may come twice, with other samples.
 pub trait HeadReader: Send + Sync {
-    /// The samples of matching series within a range; series without any are left out.
+    /// The samples of a shard's matching series within a range; series without any are left out.
     fn select<'a>(
         &'a self,
         plan: HeadPlan,
         tenant: &'a TenantId,
         matchers: &'a [Matcher],
         range: TimeRange,
+        shard: Shard,
     ) -> BoxFuture<'a, Result<Vec<(Labels, Samples)>, HeadError>>;
 
     /// The label sets of matching series with samples in a range.

@@ -14,13 +14,15 @@ mod querier;
 mod segments;
 mod select;
 mod settings;
+mod shares;
 
 pub use error::{Kind, QueryError};
 pub use heads::{HeadError, HeadPlan, HeadReader};
 pub use plan::OldestPlan;
-pub use querier::{Answer, LabelsAnswer, Parts, Querier, QueryOptions, RangeOf};
+pub use querier::{Answer, LabelsAnswer, Parts, Querier, QueryOptions, RangeOf, ShareRefused};
 pub use segments::SegmentHeads;
 pub use settings::{Limits, Settings};
+pub use shares::{Nodes, ShareError};
 
 /// The index as consensus keeps it.
 pub type IndexGroup = consensus::Group<index::Index, index::Entry, Result<index::Applied, index::Refused>>;

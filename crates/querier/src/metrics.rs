@@ -11,6 +11,7 @@ pub(crate) struct Metrics {
     pub series: Counter,
     pub samples: Counter,
     pub running: Gauge,
+    pub shares: Counters<1>,
     pub cache_misses: Counter,
     pub cache_hits: Counter,
 }
@@ -34,6 +35,12 @@ impl Metrics {
             ),
             series: r.counter("bellrock_querier_series_selected_total", "Series that selectors found"),
             samples: r.counter("bellrock_querier_samples_selected_total", "Samples that selectors found"),
+            shares: r.counters(
+                "bellrock_querier_shares_total",
+                "Shares of aggregations that queries of this node were spread into, by where they were evaluated. Failed \
+                 ones were asked of another node and evaluated here after all",
+                ["where"],
+            ),
             running: r.gauge("bellrock_querier_queries_running", "Queries being evaluated"),
             cache_misses: r.counter("bellrock_querier_blocks_opened_total", "Blocks whose footer and terms were read"),
             cache_hits: r.counter("bellrock_querier_block_cache_hits_total", "Blocks that were open already"),

@@ -14,6 +14,7 @@ use runtime::Clock;
 
 use crate::IndexGroup;
 use crate::error::QueryError;
+use crate::heads::HeadPlan;
 
 /// Tells the oldest revision that a running query uses; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +95,15 @@ impl Plan {
         });
         let index = planned.expect("pin has called the closure");
         Ok(Plan { index, warning, _pin: pin })
+    }
+}
+
+impl Plan {
+    /// The writers with segments that no block holds.
+    pub(crate) fn heads(&self) -> Vec<HeadPlan> {
+        let plan =
+            |writer: &index::PlannedWriter| HeadPlan { writer: writer.id, cut: writer.cut, added: writer.readable };
+        self.writers.iter().map(plan).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use block::{FetchMetadata, LabelNames, LabelValues, Matchers, SelectSeries};
 use bucket::Bucket;
-use model::{Labels, Matcher, Metadata, TenantId, TimeRange, TimestampMs};
+use model::{Labels, Matcher, Metadata, Shard, TenantId, TimeRange, TimestampMs};
 use parking_lot::{Mutex, RwLock};
 use promql::{Annotations, Budget, EvalError, Interruption, Options, OverBudget, Query, QueryResult};
 use runtime::{Clock, Registry};
@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Newest, OldestPlan, Plan};
 use crate::select::{EngineStorage, Gather, Stop, block_stop, head_stop};
 use crate::settings::{Limits, Settings};
+use crate::shares::{self, Nodes, Question, Share, Sharing};
 
 /// What the querier is built from.
 pub struct Parts {
@@ -31,6 +32,8 @@ pub struct Parts {
     pub bucket: Arc<Bucket>,
     /// Reads heads.
     pub heads: Arc<dyn HeadReader>,
+    /// The other nodes, if there can be any.
+    pub nodes: Option<Arc<dyn Nodes>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where metrics are registered.
@@ -41,11 +44,14 @@ pub struct Parts {
 pub(crate) struct Shared {
     group: IndexGroup,
     pub(crate) heads: Arc<dyn HeadReader>,
+    pub(crate) nodes: Option<Arc<dyn Nodes>>,
     clock: Arc<dyn Clock>,
     pub(crate) blocks: Blocks,
     pub(crate) metrics: Metrics,
     limits: RwLock<Arc<Limits>>,
     turns: Semaphore,
+    /// Apart from the queries' turns: those wait for shares while they have theirs, on every node.
+    share_turns: Semaphore,
     plans: OldestPlan,
     newest: Newest,
 }
@@ -106,10 +112,12 @@ impl Querier {
             blocks: Blocks::new(parts.bucket, settings.block_cache_bytes, metrics.clone()),
             group: parts.group,
             heads: parts.heads,
+            nodes: parts.nodes,
             newest: Newest::new(parts.clock.clone()),
             clock: parts.clock,
             limits: RwLock::new(Arc::new(settings.limits.clone())),
             turns: Semaphore::new(settings.max_concurrent),
+            share_turns: Semaphore::new(settings.max_concurrent),
             plans: OldestPlan::default(),
             metrics,
         };
@@ -166,6 +174,7 @@ impl Querier {
                 ..Options::default()
             },
             partial_response: options.partial_response,
+            shard_samples_min: limits.shard_samples_min,
             budget,
         };
         shared.measured(timeout, evaluation.run()).await
@@ -208,6 +217,31 @@ impl Querier {
         Ok(LabelsAnswer { found: found.into_iter().collect(), warnings })
     }
 
+    /// Answers another node's question for its share of an aggregation, at the plan that the question brings.
+    pub async fn answer_share(&self, question: &[u8]) -> Result<Vec<u8>, ShareRefused> {
+        let question = Question::decode(question).map_err(|error| ShareRefused::Invalid(error.to_string()))?;
+        let query = question.query().map_err(|error| ShareRefused::Invalid(error.to_string()))?;
+        let shared = self.shared.clone();
+        let limits = shared.limits.read().clone();
+        let timeout = question.timeout.min(limits.timeout);
+        let budget = Arc::new(QueryBudget::new(shared.clock.clone(), timeout, limits.max_bytes));
+        let _canceller = Canceller(budget.clone());
+        let in_turn = async {
+            let _turn = shared.share_turns.acquire().await.map_err(|_| QueryError::Timeout("share queue"))?;
+            // A head's place, and whether it is still there, is read in the index: it must not be older than the plan.
+            let applied = shared.group.wait_applied(question.revision.position).await;
+            applied.map_err(|error| QueryError::Index(error.to_string()))?;
+            let shared = shared.clone();
+            Ok::<_, QueryError>(runtime::blocking(move || shared.share(&question, &query, &budget)).await)
+        };
+        let share = runtime::timeout(&*self.shared.clock, timeout, in_turn).await;
+        match share.unwrap_or(Err(QueryError::Timeout("share of a query"))) {
+            Ok(Ok(share)) => Ok(share.encode()),
+            Ok(Err(Stop::PlanAgain(error))) => Err(ShareRefused::PlanAgain(error.to_string())),
+            Ok(Err(Stop::Failed(error))) | Err(error) => Err(ShareRefused::Failed(error.to_string())),
+        }
+    }
+
     /// The last metadata of each metric, by name.
     pub async fn metadata(
         &self,
@@ -216,6 +250,20 @@ impl Querier {
     ) -> Result<BTreeMap<String, Metadata>, QueryError> {
         Ok(self.shared.look(tenant, options, LookMetadata).await?.0)
     }
+}
+
+/// Why a node does not give another one its share of an aggregation.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareRefused {
+    /// The question is none.
+    #[error("{0}")]
+    Invalid(String),
+    /// A part of the plan is gone.
+    #[error("{0}")]
+    PlanAgain(String),
+    /// It can't be evaluated here.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// A question about labels, asked of one plan.
@@ -240,12 +288,12 @@ impl Look for LookSeries<'_> {
         let mut found = BTreeSet::new();
         for matchers in self.selectors {
             let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
-            for block in gather.blocks(self.range) {
+            for block in gather.blocks_within(self.range) {
                 let question = |index| SelectSeries::new(index, gather.tenant, shared_matchers.clone(), self.range);
                 let series = gather.shared.blocks.ask(&block, question).await.map_err(block_stop);
                 found.extend(gather.or_warn(series)?);
             }
-            for plan in gather.heads() {
+            for &plan in gather.heads {
                 let series = gather.shared.heads.series(plan, gather.tenant, matchers, self.range).await;
                 found.extend(gather.or_warn(series.map_err(head_stop))?);
             }
@@ -267,12 +315,12 @@ impl Look for LookNames<'_> {
         let mut names = BTreeSet::new();
         for matchers in or_all(self.selectors) {
             let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
-            for block in gather.blocks(self.range) {
+            for block in gather.blocks_within(self.range) {
                 let question = |index| LabelNames::new(index, gather.tenant, shared_matchers.clone(), self.range);
                 let found = gather.shared.blocks.ask(&block, question).await.map_err(block_stop);
                 names.extend(gather.or_warn(found)?);
             }
-            for plan in gather.heads() {
+            for &plan in gather.heads {
                 let found = gather.shared.heads.label_names(plan, gather.tenant, &matchers, self.range).await;
                 names.extend(gather.or_warn(found.map_err(head_stop))?);
             }
@@ -296,12 +344,12 @@ impl Look for LookValues<'_> {
         let mut values = BTreeSet::new();
         for matchers in or_all(self.selectors) {
             let shared_matchers = Arc::new(Matchers::new(matchers.clone()));
-            for block in gather.blocks(range) {
+            for block in gather.blocks_within(range) {
                 let question = |index| LabelValues::new(index, gather.tenant, name, shared_matchers.clone(), range);
                 let found = gather.shared.blocks.ask(&block, question).await.map_err(block_stop);
                 values.extend(gather.or_warn(found)?);
             }
-            for plan in gather.heads() {
+            for &plan in gather.heads {
                 let found = gather.shared.heads.label_values(plan, gather.tenant, name, &matchers, range).await;
                 values.extend(gather.or_warn(found.map_err(head_stop))?);
             }
@@ -317,7 +365,7 @@ impl Look for LookMetadata {
 
     async fn at(&self, gather: &Gather<'_>) -> Result<BTreeMap<String, Metadata>, Stop> {
         let mut all = BTreeMap::new();
-        let mut blocks = gather.plan.blocks.clone();
+        let mut blocks = gather.blocks.to_vec();
         // Later ones overwrite: oldest first.
         blocks.sort_by_key(|block| block.built_at);
         for block in blocks {
@@ -325,7 +373,7 @@ impl Look for LookMetadata {
             let found = gather.shared.blocks.ask(&block, question).await.map_err(block_stop);
             all.extend(gather.or_warn(found)?);
         }
-        for plan in gather.heads() {
+        for &plan in gather.heads {
             let found = gather.shared.heads.metadata(plan, gather.tenant).await.map_err(head_stop);
             all.extend(gather.or_warn(found)?);
         }
@@ -381,7 +429,10 @@ impl Shared {
                 let gather = Gather {
                     shared: self,
                     tenant,
-                    plan: &plan,
+                    blocks: &plan.blocks,
+                    heads: &plan.heads(),
+                    quarantined: &plan.quarantined,
+                    shard: Shard::WHOLE,
                     partial_response: options.partial_response,
                     warnings: Mutex::new(plan.warning.iter().cloned().collect()),
                 };
@@ -407,6 +458,29 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// A share of an aggregation, at another node's plan. That node keeps what it names from being collected.
+    fn share(&self, question: &Question, query: &Query, budget: &QueryBudget) -> Result<Share, Stop> {
+        let storage = EngineStorage {
+            gather: Gather {
+                shared: self,
+                tenant: &question.tenant,
+                blocks: &question.blocks,
+                heads: &question.heads,
+                // Whoever asks has looked.
+                quarantined: &[],
+                shard: question.shard,
+                partial_response: false,
+                warnings: Mutex::default(),
+            },
+            samples_max: question.options.samples_max,
+            stopped: Mutex::default(),
+            sharing: None,
+        };
+        shares::evaluate(question.position, query, storage, budget, &question.options)
+    }
+}
+
 /// One query on its way.
 struct Evaluation {
     shared: Arc<Shared>,
@@ -414,6 +488,7 @@ struct Evaluation {
     query: Query,
     options: Options,
     partial_response: bool,
+    shard_samples_min: u64,
     budget: Arc<QueryBudget>,
 }
 
@@ -437,12 +512,22 @@ impl Evaluation {
             gather: Gather {
                 shared: &self.shared,
                 tenant: &self.tenant,
-                plan,
+                blocks: &plan.blocks,
+                heads: &plan.heads(),
+                quarantined: &plan.quarantined,
+                shard: Shard::WHOLE,
                 partial_response: self.partial_response,
                 warnings: Mutex::new(plan.warning.iter().cloned().collect()),
             },
             samples_max: self.options.samples_max,
             stopped: Mutex::default(),
+            sharing: Some(Sharing {
+                query: &self.query,
+                options: &self.options,
+                budget: &self.budget,
+                revision: plan.revision,
+                samples_min: self.shard_samples_min,
+            }),
         };
         let (result, annotations) = self.query.evaluate(&storage, &*self.budget, &self.options);
         let warnings = storage.gather.warnings.into_inner();
@@ -455,7 +540,7 @@ impl Evaluation {
 }
 
 /// What one query may take: bytes, and time until it ends or whoever asked goes away.
-struct QueryBudget {
+pub(crate) struct QueryBudget {
     clock: Arc<dyn Clock>,
     deadline: Duration,
     canceled: AtomicBool,
@@ -467,6 +552,11 @@ impl QueryBudget {
     fn new(clock: Arc<dyn Clock>, timeout: Duration, max_bytes: u64) -> QueryBudget {
         let deadline = clock.boottime() + timeout;
         QueryBudget { clock, deadline, canceled: AtomicBool::new(false), bytes: AtomicU64::new(0), max_bytes }
+    }
+
+    /// How long it may still take.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.deadline.saturating_sub(self.clock.boottime())
     }
 }
 

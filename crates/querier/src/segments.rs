@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt};
 use head::{Head, HeadError as ReadError};
-use model::{Labels, Matcher, Metadata, ObjectKey, Samples, SegmentNumber, TenantId, TimeRange, WriterId};
+use model::{Labels, Matcher, Metadata, ObjectKey, Samples, SegmentNumber, Shard, TenantId, TimeRange, WriterId};
 use parking_lot::Mutex;
 
 use crate::IndexGroup;
@@ -157,12 +157,15 @@ impl HeadReader for SegmentHeads {
         tenant: &'a TenantId,
         matchers: &'a [Matcher],
         range: TimeRange,
+        shard: Shard,
     ) -> BoxFuture<'a, Result<Vec<(Labels, Samples)>, HeadError>> {
         async move {
             let select = |head: &Head| head.select(tenant, matchers, range, plan.added.min(head.applied()));
             let selected = self.read(plan, select).await?;
             let failed = |error| HeadError::Failed(format!("read the head of writer {}: {error}", plan.writer));
-            selected.into_iter().flat_map(|selection| selection.decode()).map(|series| series.map_err(failed)).collect()
+            let series = selected.into_iter().flat_map(|selection| selection.decode());
+            let in_shard = series.filter(|series| series.as_ref().map_or(true, |(labels, _)| shard.has(labels)));
+            in_shard.map(|series| series.map_err(failed)).collect()
         }
         .boxed()
     }
@@ -302,7 +305,7 @@ mod tests {
     async fn read(heads: &SegmentHeads, writer: WriterId, added: SegmentNumber) -> Result<Vec<i64>, HeadError> {
         let all = [Matcher::new("__name__", MatchOp::Equal, "up").unwrap()];
         let plan = HeadPlan { writer, cut: 0, added };
-        let found = heads.select(plan, &tenant(), &all, TimeRange::ALL).await?;
+        let found = heads.select(plan, &tenant(), &all, TimeRange::ALL, Shard::WHOLE).await?;
         let times = found.iter().flat_map(|(_, samples)| samples.iter().map(|sample| sample.t / 1000));
         Ok(times.collect())
     }

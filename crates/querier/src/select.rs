@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use block::{Matchers, Select};
 use futures::{StreamExt, TryStreamExt};
-use index::BlockMeta;
-use model::{Labels, Matcher, Samples, TenantId, TimeRange};
+use index::{BlockMeta, Quarantined};
+use model::{Labels, Matcher, Samples, Shard, TenantId, TimeRange};
 use parking_lot::Mutex;
-use promql::{Selection, Storage, StorageError};
+use promql::{Partial, PartialRequest, Selection, Storage, StorageError};
 
 use crate::error::{QueryError, describe_quarantined};
 use crate::heads::{HeadError, HeadPlan};
-use crate::plan::Plan;
 use crate::querier::Shared;
+use crate::shares::Sharing;
 
 /// Blocks that one selector reads at a time.
 const BLOCKS_AT_ONCE: usize = 4;
@@ -35,29 +35,34 @@ pub(crate) enum Stop {
 pub(crate) struct Gather<'q> {
     pub shared: &'q Shared,
     pub tenant: &'q TenantId,
-    pub plan: &'q Plan,
+    /// The plan's blocks, whatever their time.
+    pub blocks: &'q [BlockMeta],
+    /// The plan's writers with segments that no block holds.
+    pub heads: &'q [HeadPlan],
+    /// The plan's segments that are put aside.
+    pub quarantined: &'q [Quarantined],
+    /// Of which series; of labels nothing is left out.
+    pub shard: Shard,
     /// Leave out what can't be read, with a warning.
     pub partial_response: bool,
     pub warnings: Mutex<Vec<String>>,
 }
 
-impl Gather<'_> {
-    /// The blocks with samples in a range; blocks without any samples have metadata only.
-    pub(crate) fn blocks(&self, range: TimeRange) -> Vec<BlockMeta> {
-        let overlaps = |block: &&BlockMeta| block.range.is_some_and(|other| other.overlaps(&range));
-        self.plan.blocks.iter().filter(overlaps).copied().collect()
+impl<'q> Gather<'q> {
+    /// The same, with nothing to say yet.
+    pub(crate) fn again(&self) -> Gather<'q> {
+        Gather { warnings: Mutex::default(), ..*self }
     }
 
-    /// The writers with segments that no block holds.
-    pub(crate) fn heads(&self) -> Vec<HeadPlan> {
-        let plan =
-            |writer: &index::PlannedWriter| HeadPlan { writer: writer.id, cut: writer.cut, added: writer.readable };
-        self.plan.writers.iter().map(plan).collect()
+    /// The blocks with samples in a range; blocks without any samples have metadata only.
+    pub(crate) fn blocks_within(&self, range: TimeRange) -> Vec<BlockMeta> {
+        let overlaps = |block: &&BlockMeta| block.range.is_some_and(|other| other.overlaps(&range));
+        self.blocks.iter().filter(overlaps).copied().collect()
     }
 
     /// Errors if segments that are put aside overlap the range, as their samples are missing from every answer.
     pub(crate) fn check_quarantined(&self, range: TimeRange) -> Result<(), Stop> {
-        for segments in &self.plan.quarantined {
+        for segments in self.quarantined {
             if segments.range.is_some_and(|other| other.overlaps(&range)) {
                 self.warn_or(Stop::Failed(QueryError::Quarantined(*segments)))?;
             }
@@ -97,16 +102,18 @@ impl Gather<'_> {
     ) -> Result<Vec<(Labels, Arc<Samples>)>, Stop> {
         self.check_quarantined(range)?;
         let shared_matchers = Arc::new(Matchers::new(matchers.to_vec()));
-        let from_blocks = futures::stream::iter(self.blocks(range)).map(|block| {
+        let from_blocks = futures::stream::iter(self.blocks_within(range)).map(|block| {
             let matchers = shared_matchers.clone();
             async move {
-                let question =
-                    |index| Select::new(index, self.tenant, matchers.clone(), range).with_samples_max(samples_max);
+                let question = |index| {
+                    let select = Select::new(index, self.tenant, matchers.clone(), range);
+                    select.with_samples_max(samples_max).with_shard(self.shard)
+                };
                 self.or_warn(self.shared.blocks.ask(&block, question).await.map_err(block_stop))
             }
         });
-        let from_heads = futures::stream::iter(self.heads()).map(|plan| async move {
-            let found = self.shared.heads.select(plan, self.tenant, matchers, range).await;
+        let from_heads = futures::stream::iter(self.heads).map(|plan| async move {
+            let found = self.shared.heads.select(*plan, self.tenant, matchers, range, self.shard).await;
             self.or_warn(found.map_err(head_stop))
         });
         let mut merged = Merged::default();
@@ -152,6 +159,19 @@ pub(crate) struct EngineStorage<'q> {
     pub gather: Gather<'q>,
     pub samples_max: u64,
     pub stopped: Mutex<Option<Stop>>,
+    /// How aggregations are spread over the nodes; `None`: not.
+    pub sharing: Option<Sharing<'q>>,
+}
+
+impl EngineStorage<'_> {
+    /// Keeps what stopped a selection.
+    fn stopped(&self, stop: Stop) -> StorageError {
+        let text = match &stop {
+            Stop::PlanAgain(error) | Stop::Failed(error) => error.to_string(),
+        };
+        *self.stopped.lock() = Some(stop);
+        StorageError(text.into())
+    }
 }
 
 impl Storage for EngineStorage<'_> {
@@ -165,13 +185,11 @@ impl Storage for EngineStorage<'_> {
                 metrics.samples.inc_by(series.iter().map(|(_, samples)| samples.len() as u64).sum());
                 Ok(series)
             }
-            Err(stop) => {
-                let text = match &stop {
-                    Stop::PlanAgain(error) | Stop::Failed(error) => error.to_string(),
-                };
-                *self.stopped.lock() = Some(stop);
-                Err(StorageError(text.into()))
-            }
+            Err(stop) => Err(self.stopped(stop)),
         }
+    }
+
+    fn partials(&self, request: &PartialRequest<'_>) -> Result<Option<Vec<Partial>>, StorageError> {
+        self.shares(request).map_err(|stop| self.stopped(stop))
     }
 }

@@ -30,6 +30,8 @@ pub struct Limits {
     pub max_bytes: u64,
     /// How far back an instant selector looks for a sample. Default 5 min.
     pub lookback: Duration,
+    /// An aggregation whose selectors read so many samples of blocks is spread over the nodes. Default 5 million.
+    pub shard_samples_min: u64,
 }
 
 impl Default for Limits {
@@ -39,6 +41,7 @@ impl Default for Limits {
             max_samples: 50_000_000,
             max_bytes: 2 << 30,
             lookback: Duration::from_secs(300),
+            shard_samples_min: 5_000_000,
         }
     }
 }

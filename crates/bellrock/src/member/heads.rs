@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cluster::{CallError, Message, Peers, Refusal, RefusalKind};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use model::{DecodeError, Labels, Matcher, Metadata, NodeId, Samples, TenantId, TimeRange};
+use model::{DecodeError, Labels, Matcher, Metadata, NodeId, Samples, Shard, TenantId, TimeRange};
 use querier::{HeadError, HeadPlan, HeadReader, SegmentHeads};
 
 use super::wire::{self, HeadQuestion};
@@ -82,7 +82,8 @@ impl ClusterHeads {
 }
 
 fn question(plan: HeadPlan, tenant: &TenantId, matchers: &[Matcher], range: TimeRange, label: &str) -> HeadQuestion {
-    HeadQuestion { plan, tenant: tenant.clone(), matchers: matchers.to_vec(), range, label: label.to_owned() }
+    let (tenant, matchers, label) = (tenant.clone(), matchers.to_vec(), label.to_owned());
+    HeadQuestion { plan, tenant, matchers, range, label, shard: Shard::WHOLE }
 }
 
 impl HeadReader for ClusterHeads {
@@ -92,15 +93,16 @@ impl HeadReader for ClusterHeads {
         tenant: &'a TenantId,
         matchers: &'a [Matcher],
         range: TimeRange,
+        shard: Shard,
     ) -> BoxFuture<'a, Result<Vec<(Labels, Samples)>, HeadError>> {
         async move {
-            let asked = question(plan, tenant, matchers, range, "");
+            let asked = HeadQuestion { shard, ..question(plan, tenant, matchers, range, "") };
             let local = async |heads: &LocalHeads, q: &HeadQuestion| {
-                heads.select(q.plan, &q.tenant, &q.matchers, q.range).await
+                heads.select(q.plan, &q.tenant, &q.matchers, q.range, q.shard).await
             };
             match self.ask(Message::SelectHead, asked, local, wire::decode_series).await? {
                 Some(answer) => Ok(answer),
-                None => self.segments.select(plan, tenant, matchers, range).await,
+                None => self.segments.select(plan, tenant, matchers, range, shard).await,
             }
         }
         .boxed()
@@ -187,7 +189,7 @@ impl HeadReader for ClusterHeads {
 /// Answers another node's question from the heads of this process.
 pub async fn answer(heads: &LocalHeads, message: Message, body: &[u8]) -> Result<Bytes, Refusal> {
     let invalid = |error: DecodeError| Refusal::new(RefusalKind::Invalid, error.to_string());
-    let HeadQuestion { plan, tenant, matchers, range, label } = HeadQuestion::decode(body).map_err(invalid)?;
+    let HeadQuestion { plan, tenant, matchers, range, label, shard } = HeadQuestion::decode(body).map_err(invalid)?;
     if !heads.has(plan) {
         return Err(Refusal::new(RefusalKind::NotHere, format!("no head of writer {} is here", plan.writer)));
     }
@@ -200,7 +202,7 @@ pub async fn answer(heads: &LocalHeads, message: Message, body: &[u8]) -> Result
     };
     let answer = match message {
         Message::SelectHead => {
-            wire::encode_series(&heads.select(plan, &tenant, &matchers, range).await.map_err(refused)?)
+            wire::encode_series(&heads.select(plan, &tenant, &matchers, range, shard).await.map_err(refused)?)
         }
         Message::HeadSeries => {
             wire::encode_label_sets(&heads.series(plan, &tenant, &matchers, range).await.map_err(refused)?)

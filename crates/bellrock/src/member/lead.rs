@@ -47,8 +47,9 @@ impl Member {
         let renewals = self.shared.sessions.renewals();
         let known = |node: NodeId, name: &str| {
             // A new leader has heard of nobody yet: silence counts from when it began to listen.
-            let last = renewals.get(&node).map_or(since, |renewal| renewal.at);
-            Known { name: name.to_owned(), silent: now.saturating_sub(last) }
+            let renewed = renewals.get(&node).map(|renewal| renewal.at);
+            let silent = now.saturating_sub(renewed.unwrap_or(since));
+            Known { name: name.to_owned(), silent, has_renewed: renewed.is_some() }
         };
         let nodes: BTreeMap<NodeId, Known> =
             group.read(|index| index.nodes().map(|(node, info)| (node, known(node, &info.name))).collect());

@@ -8,6 +8,7 @@ pub mod heads;
 pub mod homes;
 pub mod join;
 mod lead;
+pub mod shares;
 pub mod together;
 pub mod wire;
 
@@ -25,7 +26,7 @@ use index::NodeInfo;
 use ingester::Ingester;
 use model::{NodeId, Revision};
 use parking_lot::{Mutex, RwLock};
-use querier::OldestPlan;
+use querier::Querier;
 use runtime::{Clock, Stage, Tasks};
 use tokio::sync::watch;
 
@@ -73,7 +74,7 @@ struct Shared {
     joining: Mutex<Option<Cluster>>,
     heads: Late<LocalHeads>,
     ingester: Late<Ingester>,
-    plans: Late<OldestPlan>,
+    querier: Late<Querier>,
     /// What keeps it from being part of the cluster, in words.
     trouble: Mutex<Option<String>>,
 }
@@ -95,7 +96,7 @@ impl Member {
                 joining: Mutex::new(None),
                 heads: Late::default(),
                 ingester: Late::default(),
-                plans: Late::default(),
+                querier: Late::default(),
                 trouble: Mutex::new(None),
             }),
         }
@@ -121,10 +122,10 @@ impl Member {
     }
 
     /// Sets what other nodes ask this one about, and hand their parts of requests to.
-    pub fn set_roles(&self, ingester: Ingester, plans: OldestPlan) {
+    pub fn set_roles(&self, ingester: Ingester, querier: Querier) {
         self.shared.heads.set(LocalHeads(ingester.heads()));
         self.shared.ingester.set(ingester);
-        self.shared.plans.set(plans);
+        self.shared.querier.set(querier);
     }
 
     /// What keeps this node from being whole, in words for an operator.
@@ -251,7 +252,7 @@ impl Member {
     fn lowest_here(&self) -> Revision {
         // In this order: a plan that is made in between is of this revision or a later one.
         let applied = self.group().read(|index| index.revision());
-        let plan = self.shared.plans.get().and_then(OldestPlan::revision);
+        let plan = self.shared.querier.get().and_then(|querier| querier.plans().revision());
         plan.map_or(applied, |oldest| oldest.min(applied))
     }
 
@@ -468,6 +469,10 @@ impl Host for Member {
                 | Message::HeadMetadata => {
                     let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
                     heads::answer(this.shared.heads.get().ok_or_else(starting)?, message, &body).await
+                }
+                Message::Share => {
+                    let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
+                    shares::answer(this.shared.querier.get().ok_or_else(starting)?, &body).await
                 }
                 Message::Append | Message::TakesParts => {
                     let starting = || Refusal::new(RefusalKind::Unavailable, "this node is starting");

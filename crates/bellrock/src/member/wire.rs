@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use index::NodeInfo;
 use model::{
-    DecodeError, Histogram, Labels, MatchOp, Matcher, Metadata, MetricKind, NodeId, Reader, Revision, Samples,
+    DecodeError, Histogram, Labels, MatchOp, Matcher, Metadata, MetricKind, NodeId, Reader, Revision, Samples, Shard,
     TenantId, TimeRange, WriterId, put_varint, put_zigzag,
 };
 use querier::HeadPlan;
@@ -49,6 +49,8 @@ pub struct HeadQuestion {
     pub range: TimeRange,
     /// The label, where its values are asked for; empty otherwise.
     pub label: String,
+    /// Of which shard, where samples are asked for; the whole otherwise.
+    pub shard: Shard,
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -139,6 +141,8 @@ impl HeadQuestion {
             put_text(&mut out, matcher.name());
             put_text(&mut out, matcher.value());
         }
+        put_varint(&mut out, u64::from(self.shard.number));
+        put_varint(&mut out, u64::from(self.shard.count));
         out
     }
 
@@ -162,7 +166,12 @@ impl HeadQuestion {
             let (name, value) = (reader.str()?, reader.str()?);
             matchers.push(Matcher::new(name, op, value).map_err(|_| reader.error("not a matcher"))?);
         }
-        whole(&reader, HeadQuestion { plan, tenant, matchers, range, label })
+        let mut number = || u32::try_from(reader.varint()?).map_err(|_| reader.error("a shard has four bytes"));
+        let shard = Shard { number: number()?, count: number()? };
+        if shard.number >= shard.count {
+            return Err(reader.error("a shard that is none"));
+        }
+        whole(&reader, HeadQuestion { plan, tenant, matchers, range, label, shard })
     }
 }
 
@@ -328,11 +337,12 @@ mod tests {
             ],
             range: TimeRange { start: -1, end: i64::MAX },
             label: "x".into(),
+            shard: Shard { number: 2, count: 3 },
         };
         let read = HeadQuestion::decode(&question.encode()).unwrap();
         assert_eq!(
-            (read.plan, &read.tenant, read.range, &read.label),
-            (question.plan, &question.tenant, question.range, &question.label)
+            (read.plan, &read.tenant, read.range, &read.label, read.shard),
+            (question.plan, &question.tenant, question.range, &question.label, question.shard)
         );
         let texts = |matchers: &[Matcher]| matchers.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(texts(&read.matchers), texts(&question.matchers));

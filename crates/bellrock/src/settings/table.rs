@@ -294,6 +294,12 @@ pub const GROUPS: &[(&str, &[Row])] = &[
                  many series.",
             ),
             live(
+                "querier.shard-samples-min",
+                "COUNT",
+                "5000000",
+                "Spreads an aggregation over the nodes, a shard of its series each, when it reads so many samples of blocks.",
+            ),
+            live(
                 "querier.max-bytes",
                 "SIZE",
                 "25%",

@@ -36,6 +36,9 @@ impl<'a> Evaluator<'a> {
             }
             _ => {}
         }
+        if let Some(matrix) = self.in_shares(aggregate, steps)? {
+            return Ok(matrix);
+        }
         let param = self.aggregate_param(aggregate, steps)?;
         let matrix = self.vector(&aggregate.expr.node, steps)?;
         if let (AggregateOp::Quantile, Some(arg)) = (aggregate.op, &aggregate.param) {
@@ -80,12 +83,7 @@ impl<'a> Evaluator<'a> {
         param: &[f64],
         steps: Steps,
     ) -> Result<Column, EvalError> {
-        let ignored = || {
-            if rows.iter().any(|row| has_histogram(&row.column)) {
-                let (name, position) = (aggregate.op.as_str(), aggregate.expr.position);
-                self.annotate(|all| all.histogram_ignored_in_aggregation(name, position));
-            }
-        };
+        let ignored = || self.note_histograms(aggregate, rows);
         Ok(match aggregate.op {
             AggregateOp::Sum => {
                 let rows = self.only_floats(aggregate, rows, steps)?;
@@ -154,6 +152,14 @@ impl<'a> Evaluator<'a> {
                 column
             }
         })
+    }
+
+    /// Says that an aggregation leaves histograms out, if there are any.
+    pub(super) fn note_histograms(&self, aggregate: &AggregateNode, rows: &[&Row]) {
+        if rows.iter().any(|row| has_histogram(&row.column)) {
+            let (name, position) = (aggregate.op.as_str(), aggregate.expr.position);
+            self.annotate(|all| all.histogram_ignored_in_aggregation(name, position));
+        }
     }
 
     /// The rows without the steps at which floats and histograms of the group are mixed: they have no sum.
@@ -279,7 +285,7 @@ fn group_labels(labels: &Labels, aggregate: &AggregateNode, value_label: Option<
 }
 
 /// Whether the group's name, if it has one, is to be dropped: if a sample that its last value is made of says so.
-fn drops_name(rows: &[&Row], column: &Column) -> bool {
+pub(super) fn drops_name(rows: &[&Row], column: &Column) -> bool {
     let last = (0..column.len()).rev().find(|&i| column.is_present(i));
     last.is_some_and(|last| rows.iter().any(|row| row.drop_name && row.column.is_present(last)))
 }

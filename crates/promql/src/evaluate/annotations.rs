@@ -79,6 +79,21 @@ impl Annotations {
         &mut self.entries[i]
     }
 
+    /// Adds what another evaluation of the same query had to say.
+    pub(super) fn absorb(&mut self, other: &Annotations) {
+        other.said().for_each(|(severity, text, position)| self.say(severity, text.to_owned(), position));
+    }
+
+    pub(super) fn say(&mut self, severity: Severity, text: String, position: u32) {
+        self.add(severity, text, position);
+    }
+
+    /// Everything but the sums about forced monotonicity.
+    pub(super) fn said(&self) -> impl Iterator<Item = (Severity, &str, u32)> {
+        let plain = self.entries.iter().filter(|entry| entry.monotonicity.is_none());
+        plain.map(|entry| (entry.severity, entry.text.as_str(), entry.position))
+    }
+
     fn warn(&mut self, text: String, position: u32) {
         self.add(Severity::Warning, text, position);
     }

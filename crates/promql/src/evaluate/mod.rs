@@ -17,6 +17,7 @@ mod go_format;
 mod kahan;
 mod matching;
 mod matrix;
+mod partial;
 mod plan;
 #[cfg(test)]
 mod properties;
@@ -39,6 +40,7 @@ pub use annotations::{Annotations, Severity};
 pub use budget::{Budget, Interruption, OverBudget, Unlimited};
 pub use error::{EvalError, EvalErrorKind};
 pub use go_format::{format_decimal, format_sample_value};
+pub use partial::{Partial, PartialError, PartialRequest};
 pub use result::{QueryResult, ResultSample, ResultSeries};
 pub use storage::{Hints, Selection, Storage, StorageError};
 
@@ -114,6 +116,11 @@ impl Query {
     /// The expression.
     pub fn expr(&self) -> &Expr {
         &self.expr
+    }
+
+    /// Start, end and step in milliseconds; without a step it is an instant query.
+    pub fn times(&self) -> (TimestampMs, TimestampMs, Option<i64>) {
+        (self.start, self.end, self.interval)
     }
 
     /// What each selector will ask of the storage, in the order they were written: to be fetched beforehand.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{Histogram, Labels, Sample, Samples, Value, stale_marker};
+use model::{Histogram, Labels, Sample, Samples, Shard, Value, stale_marker};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -161,6 +161,43 @@ fn any_vector(depth: u32) -> BoxedStrategy<String> {
     ])
 }
 
+/// An aggregation over what looks at one series at a time, inside of something or not.
+fn any_sharable() -> BoxedStrategy<String> {
+    let fold = texts(&[
+        "sum",
+        "avg",
+        "min",
+        "max",
+        "count",
+        "group",
+        "sum by (a)",
+        "avg by (a, k)",
+        "count without (a)",
+        "max by (__name__)",
+        "sum by (__name__)",
+    ]);
+    let over_time =
+        texts(&["rate", "increase", "avg_over_time", "max_over_time", "changes", "last_over_time", "deriv"]);
+    let inner = any_of(vec![
+        any_selector(),
+        fill("#(#)", vec![over_time.clone(), any_range(0)]),
+        fill("#((#)[40s:10s])", vec![over_time, any_selector()]),
+        fill("abs(# - 2)", vec![any_selector()]),
+        fill("-(#)", vec![any_selector()]),
+        fill("quantile_over_time(0.5, #)", vec![any_range(0)]),
+    ]);
+    let aggregation = fill("#(#)", vec![fold, inner]);
+    any_of(vec![
+        aggregation.clone(),
+        fill("sort(# + 1)", vec![aggregation.clone()]),
+        // No division: whether the least of 0 and -0 is one or the other depends on their order.
+        fill("(# * on (a) #)", vec![aggregation.clone(), aggregation.clone()]),
+        fill("max_over_time((#)[40s:10s])", vec![aggregation.clone()]),
+        fill("sum(#)", vec![aggregation.clone()]),
+        fill("scalar(#) + #", vec![aggregation.clone(), aggregation]),
+    ])
+}
+
 fn any_value() -> impl Strategy<Value = Option<Value>> {
     prop_oneof![
         8 => (-3..10_i32).prop_map(|v| Some(Value::Float(f64::from(v) / 2.0))),
@@ -219,6 +256,31 @@ fn is_near(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Some series, whose aggregations are evaluated in shares, each sent as bytes.
+struct Sharded {
+    memory: Memory,
+    query: Query,
+    options: Options,
+    shards: u32,
+}
+
+impl Storage for Sharded {
+    fn select(&self, selection: &Selection) -> Result<Vec<(Labels, Arc<Samples>)>, StorageError> {
+        self.memory.select(selection)
+    }
+
+    fn partials(&self, request: &PartialRequest<'_>) -> Result<Option<Vec<Partial>>, StorageError> {
+        let shares = (0..self.shards).map(|number| {
+            let shard = Shard { number, count: self.shards };
+            let of_shard = self.memory.0.iter().filter(|(labels, _)| shard.has(labels)).cloned();
+            let share =
+                self.query.partial(request.position, &Memory(of_shard.collect()), &Unlimited, &self.options).ok()?;
+            Some(Partial::decode(&share.encode()).unwrap())
+        });
+        Ok(shares.collect())
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
@@ -238,5 +300,24 @@ proptest! {
             let near = once.values().zip(of_many.values()).all(|(a, b)| is_near(a, b));
             prop_assert!(near, "{} at {}: {:?} and {:?}", text, t, once, of_many);
         }
+    }
+
+    #[test]
+    fn an_aggregation_in_shares_is_the_whole(memory in any_memory(), text in any_sharable(), shards in 1..4_u32) {
+        let options = Options { lookback_ms: 25_000, ..Options::default() };
+        let query = Query::range(&text, 0, 120_000, 15_000).unwrap();
+        let (whole, said) = query.evaluate(&memory, &Unlimited, &options);
+        let sharded = Sharded { memory, query: query.clone(), options: options.clone(), shards };
+        let (in_shares, said_in_shares) = query.evaluate(&sharded, &Unlimited, &options);
+        prop_assert_eq!(whole.is_ok(), in_shares.is_ok(), "{}", text);
+        let (Ok(whole), Ok(in_shares)) = (whole, in_shares) else { return Ok(()) };
+        for t in (0..=120_000).step_by(15_000) {
+            let (a, b) = (at(&whole, t), at(&in_shares, t));
+            prop_assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "{} at {}", text, t);
+            prop_assert!(a.values().zip(b.values()).all(|(a, b)| is_near(a, b)), "{} at {}: {:?} and {:?}", text, t, a, b);
+        }
+        let sorted = |mut texts: Vec<String>| { texts.sort(); texts };
+        prop_assert_eq!(sorted(said.warnings(&text)), sorted(said_in_shares.warnings(&text)), "{}", text);
+        prop_assert_eq!(sorted(said.infos(&text)), sorted(said_in_shares.infos(&text)), "{}", text);
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use model::{Labels, Matcher, Samples, TimeRange};
 
+use super::partial::{Partial, PartialRequest};
+
 /// What a selector needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
@@ -40,4 +42,11 @@ pub trait Storage: Send + Sync {
     /// The series that satisfy the selection, each once, in any order; their samples in the selection's range, or more.
     /// Series without samples may be left out. Stale markers must be handed out.
     fn select(&self, selection: &Selection) -> Result<Vec<(Labels, Arc<Samples>)>, StorageError>;
+
+    /// An aggregation's shares, one a shard, together over all series; `None` if it is better evaluated here, whole.
+    ///
+    /// Asked once for each aggregation that can be evaluated in shares, before its series are selected.
+    fn partials(&self, _request: &PartialRequest<'_>) -> Result<Option<Vec<Partial>>, StorageError> {
+        Ok(None)
+    }
 }
