@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use model::TimestampMs;
+use model::{TimestampMs, Value};
 use rustix::process::Signal;
 use tests::cluster::Cluster;
 use tests::promqltest::Data;
@@ -162,4 +162,115 @@ fn nodes_that_stop_together_stop_and_lose_nothing() {
     for node in &cluster.nodes {
         wait_for("everything is found", || (newest_count(node.client()) == Some(6)).then_some(()));
     }
+}
+
+/// Series that are many enough for every node to be home to some.
+const MANY: usize = 90;
+
+/// One sample of each of many series, and one that can't be stored if `bad`.
+fn push_many(client: &Client, name: &str, i: i64, bad: bool) -> anyhow::Result<tests::client::Response> {
+    let series = |number: usize| {
+        let mut samples = vec![(T + i * 1_000, number as f64)];
+        samples.extend(bad.then_some((-1, 0.0)));
+        Series::floats(&labels(name, &[("series", &number.to_string())]), &samples)
+    };
+    client.push(&(0..MANY).map(series).collect::<Vec<_>>())
+}
+
+/// How many samples a node finds of all series of a name.
+fn count_many(client: &Client, name: &str) -> Option<f64> {
+    let answer = client.instant(&format!("sum(count_over_time({name}[1d]))"), T + 80_000_000).ok()?.ok()?;
+    match answer.data {
+        Data::Vector(vector) if answer.warnings.is_empty() => match vector.first() {
+            Some((_, Value::Float(count))) => Some(*count),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// One of the nodes' own metrics, over all of them.
+fn sum(cluster: &Cluster, metric: &str) -> f64 {
+    cluster.nodes.iter().map(|node| node.client().metric(metric).unwrap().unwrap_or(0.0)).sum()
+}
+
+#[test]
+fn a_series_has_one_head_through_whichever_node_it_comes() {
+    let cluster = cluster(Kind::Directory).unwrap();
+    let mut trial = 0;
+    // Where a node was found silent, or did not know of another yet, a series has two heads: it is tried with other series.
+    let disturbed = ["bellrock_ingester_parts_failed_over_total", "bellrock_ingester_writers_fenced_total"];
+    wait_for("a trial that nothing disturbs has every series in one head", || {
+        trial += 1;
+        let name = format!("trial_{trial}");
+        let (series, sent) = ("bellrock_ingester_series", "bellrock_ingester_parts_forwarded_total");
+        let taken = "bellrock_ingester_parts_taken_total";
+        let before = [series, sent, taken].map(|metric| sum(&cluster, metric));
+        let disturbances = disturbed.map(|metric| sum(&cluster, metric));
+        for (i, node) in (0..).zip(&cluster.nodes) {
+            if push_many(node.client(), &name, i, false).unwrap().status / 100 != 2 {
+                return None;
+            }
+        }
+        let after = [series, sent, taken].map(|metric| sum(&cluster, metric));
+        if disturbances != disturbed.map(|metric| sum(&cluster, metric)) || after[1] - before[1] != 6.0 {
+            return None;
+        }
+        assert_eq!((after[0] - before[0], after[2] - before[2]), (MANY as f64, 6.0), "heads of series, parts taken");
+        for node in &cluster.nodes {
+            assert!(node.client().metric(series).unwrap() > Some(0.0), "each is home to some");
+            assert_eq!(count_many(node.client(), &name), Some(3.0 * MANY as f64));
+        }
+        Some(())
+    });
+}
+
+#[test]
+fn of_a_partly_bad_request_the_rest_is_stored_wherever_its_home_is() {
+    let cluster = cluster(Kind::Directory).unwrap();
+    for (i, node) in (0..).zip(&cluster.nodes) {
+        let refused = wait_for("an answer that is for good", || {
+            push_many(node.client(), "m", i, true).ok().filter(|response| response.status != 503)
+        });
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        let text = refused.text();
+        assert!(text.starts_with(&format!("{MANY} samples refused")), "{text}");
+        assert!(text.contains(&format!("{MANY} before_epoch")) && text.lines().count() == 11, "{text}");
+        let stored = (i as usize + 1) * MANY;
+        let found = wait_for("there is an answer of the newest revision", || count_many(node.client(), "m"));
+        assert_eq!(found, stored as f64);
+    }
+}
+
+#[test]
+fn writes_go_on_when_a_home_is_killed() {
+    let mut cluster = cluster(Kind::Directory).unwrap();
+    let killed = (cluster.leader() + 1) % 3;
+    let others: Vec<usize> = (0..3).filter(|number| *number != killed).collect();
+    let mut sent = 0;
+    let mut push = |cluster: &Cluster| {
+        for number in &others {
+            let client = cluster.nodes[*number].client();
+            // On a loaded machine a leader may seem silent for a moment; whoever writes tries again.
+            let taken = |response: &tests::client::Response| response.status / 100 == 2;
+            wait_for("the write is taken", || push_many(client, "m", sent, false).ok().filter(taken));
+            sent += 1;
+        }
+        sent
+    };
+    push(&cluster);
+    cluster.nodes[killed].kill().unwrap();
+    for _ in 0..5 {
+        push(&cluster);
+    }
+    let all = push(&cluster) as f64 * MANY as f64;
+    for number in others.clone() {
+        wait_for("all is found", || (count_many(cluster.nodes[number].client(), "m") == Some(all)).then_some(()));
+    }
+    let failed_over: f64 = others
+        .iter()
+        .map(|number| cluster.nodes[*number].client().metric("bellrock_ingester_parts_failed_over_total").unwrap())
+        .map(Option::unwrap_or_default)
+        .sum();
+    assert!(failed_over > 0.0, "somebody has met the dead node");
 }

@@ -56,7 +56,7 @@ pub trait Ingest: Send + Sync + 'static {
     /// Takes a request's samples in; what it returns waits for the rest, and borrows nothing.
     ///
     /// Synchronous: it computes and does not block. Errors: nothing was taken in.
-    fn append(&self, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Durable, ServiceError>;
+    fn append(&self, tenant: &TenantId, request: WriteRequest<'_>) -> Result<Durable, ServiceError>;
 }
 
 /// What one query may ask for besides its expression.

@@ -48,7 +48,7 @@ impl Fake {
 }
 
 impl Ingest for Fake {
-    fn append(&self, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Durable, ServiceError> {
+    fn append(&self, tenant: &TenantId, request: WriteRequest<'_>) -> Result<Durable, ServiceError> {
         self.note(format!("{tenant} {}", request.samples.len()));
         if let Some(error) = self.append_error.lock().take() {
             return Err(error);

@@ -148,7 +148,7 @@ impl Received {
         // Columns take less than twice what an honest request takes on the wire.
         let limits = DecodeLimits { result_bytes_max: bytes_max.saturating_mul(2) };
         let request = proto::decode_write_request(decoded, &limits)?;
-        Ok(self.shared.ingest.append(&self.tenant, &request)?)
+        Ok(self.shared.ingest.append(&self.tenant, request)?)
     }
 }
 

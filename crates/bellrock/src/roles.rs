@@ -29,8 +29,16 @@ pub fn ingester(settings: &Settings, total_bytes: u64) -> ingester::Settings {
         // Two heads stand side by side while one is cut; a quarter leaves half for tables and buffers.
         head_bytes_max: to_usize((memory_bytes_max / 4).min(HEAD_BYTES_MAX)),
         buffer_bytes_max: defaults.buffer_bytes_max.min(to_usize(memory_bytes_max / 8)),
+        forward_bytes_max: defaults.forward_bytes_max.min(to_usize(memory_bytes_max / 16)),
         ..defaults
     }
+}
+
+/// Bounds of what nodes send one another.
+pub fn cluster(settings: &Settings, total_bytes: u64) -> cluster::Settings {
+    let defaults = cluster::Settings::default();
+    let parts_bytes_max = defaults.parts_bytes_max.min(to_usize(settings.memory_max.bytes(total_bytes) / 16));
+    cluster::Settings { parts_bytes_max, ..defaults }
 }
 
 /// The limits that the ingester holds a tenant to.

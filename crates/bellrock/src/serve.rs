@@ -15,7 +15,7 @@ use api::Api;
 use bucket::{Bucket, Location, RangeCache};
 use compactor::Compactor;
 use ingester::fence::FenceRules;
-use ingester::{Ingester, WardenParts};
+use ingester::{Homes, Ingester, WardenParts};
 use model::Revision;
 use querier::{Querier, SegmentHeads};
 use runtime::{Clock, DataDir, Random, Registry, Shutdown, Stage, StopReason, SystemClock, Tasks};
@@ -29,6 +29,7 @@ use crate::index_log;
 use crate::late::Late;
 use crate::logging::{self, LogLevel, chain};
 use crate::member::heads::ClusterHeads;
+use crate::member::homes::PeerHomes;
 use crate::member::shares::ClusterNodes;
 use crate::member::{self, Member, together};
 use crate::mover::Mover;
@@ -271,6 +272,7 @@ impl Node {
 
         let surroundings = together::Surroundings {
             settings: &settings.cluster,
+            traffic: roles::cluster(settings, memory_total_bytes),
             folder: data.folder("index")?,
             bucket: bucket.clone(),
             peer_listeners,
@@ -299,6 +301,7 @@ impl Node {
             tasks: tasks.clone(),
             node,
             session: Arc::new(member.clone()),
+            homes: together.peers.clone().map(|peers| Arc::new(PeerHomes(peers)) as Arc<dyn Homes>),
         };
         let ingester = Ingester::start(roles::ingester(settings, memory_total_bytes), parts).await?;
         let warden = WardenParts {
@@ -328,7 +331,7 @@ impl Node {
             registry: registry.clone(),
         };
         let querier = Querier::new(&roles::querier(settings, memory_total_bytes), parts);
-        member.set_roles(LocalHeads(ingester.heads()), querier.clone());
+        member.set_roles(ingester.clone(), querier.clone());
         let lowest = member.clone();
         let stored = run_compactor(
             &tasks,

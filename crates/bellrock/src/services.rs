@@ -1,7 +1,6 @@
 //! Hands the roles to the face: `api` says what it needs as traits, the roles do not know it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use api::{Answer, Durable, Found, Ingest, Kind, Queries, QueryOptions, ServiceError, Steps};
 use futures::FutureExt;
@@ -15,9 +14,6 @@ use crate::late::Late;
 use crate::logging::chain;
 use crate::member::Member;
 
-/// How long a write waits for a leader of the index that was there when it came.
-const LEADERLESS_MAX: Duration = Duration::from_millis(500);
-
 /// The ingester of this process, once it runs.
 pub struct LocalIngest {
     /// It.
@@ -30,19 +26,16 @@ pub struct LocalIngest {
 pub struct LocalQueries(pub Late<Querier>);
 
 impl Ingest for LocalIngest {
-    fn append(&self, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Durable, ServiceError> {
+    fn append(&self, tenant: &TenantId, request: WriteRequest<'_>) -> Result<Durable, ServiceError> {
         let (Some(ingester), Some(member)) = (self.ingester.get(), self.member.get()) else { return Err(starting()) };
         if member.has_no_leader() {
             return Err(no_leader());
         }
-        let ticket = ingester.append(tenant, request).map_err(|error| push_error(&error))?;
+        let routed = ingester.push(tenant, request).map_err(|error| push_error(&error))?;
         let member = member.clone();
         let durable = async move {
-            tokio::select! {
-                durable = ticket.durable() => durable.map_err(|error| push_error(&error)),
-                // It may be committed still, when there is a leader again: the sender sends it again, which is harmless.
-                () = member.leaderless_for(LEADERLESS_MAX) => Err(no_leader()),
-            }
+            let durable = member.while_led(routed.durable()).await;
+            durable.ok_or_else(no_leader)?.map_err(|error| push_error(&error))
         };
         Ok(durable.boxed())
     }

@@ -68,6 +68,7 @@ impl Hello {
         let lane = match reader.u8()? {
             0 => Lane::Control,
             1 => Lane::Bulk,
+            2 => Lane::Parts,
             _ => return Err(reader.error("unknown lane")),
         };
         let mut cluster = [0; 16];
@@ -116,6 +117,7 @@ fn lane_byte(lane: Lane) -> u8 {
     match lane {
         Lane::Control => 0,
         Lane::Bulk => 1,
+        Lane::Parts => 2,
     }
 }
 
@@ -268,8 +270,10 @@ mod tests {
 
     #[test]
     fn a_hello_is_read_back() {
+        for lane in [Lane::Control, Lane::Bulk, Lane::Parts] {
+            assert_eq!(Hello::decode(&hello().encode(lane)), Ok((hello(), lane)));
+        }
         let bytes = hello().encode(Lane::Bulk);
-        assert_eq!(Hello::decode(&bytes), Ok((hello(), Lane::Bulk)));
         let mut newer = bytes.clone();
         newer[0] += 1;
         assert!(Hello::decode(&newer).is_err());

@@ -7,14 +7,14 @@ use model::{Reader, put_varint};
 pub enum Message {
     /// Messages of consensus, several in one body; the answer is empty.
     Consensus,
-    /// A node without a cluster, or with another address than before, asks the leader to take it in.
-    Join,
     /// A node is alive, and says which revision it still uses.
     Renew,
     /// What a node knows of the cluster and of itself.
     Status,
-    /// Samples for the writer of the node.
+    /// A part of a request that another node has received, for the writer of the node.
     Append,
+    /// Asks whether the node takes such parts now.
+    TakesParts,
     /// Reads the samples of matching series in a head.
     SelectHead,
     /// Reads the label sets of matching series in a head.
@@ -34,18 +34,20 @@ pub enum Message {
 pub enum Lane {
     /// Small and urgent.
     Control,
-    /// Samples.
+    /// What queries read.
     Bulk,
+    /// Samples. When a store stalls, parts of requests wait here for seconds, as many as a connection has calls for.
+    Parts,
 }
 
 impl Message {
     /// Every kind.
     pub const ALL: [Message; 11] = [
         Message::Consensus,
-        Message::Join,
         Message::Renew,
         Message::Status,
         Message::Append,
+        Message::TakesParts,
         Message::SelectHead,
         Message::HeadSeries,
         Message::HeadLabelNames,
@@ -58,10 +60,10 @@ impl Message {
     pub fn name(self) -> &'static str {
         match self {
             Message::Consensus => "consensus",
-            Message::Join => "join",
             Message::Renew => "renew",
             Message::Status => "status",
             Message::Append => "append",
+            Message::TakesParts => "takes_parts",
             Message::SelectHead => "select_head",
             Message::HeadSeries => "head_series",
             Message::HeadLabelNames => "head_label_names",
@@ -80,8 +82,8 @@ impl Message {
         match self {
             // A snapshot of the index is one message.
             Message::Consensus => 160 << 20,
-            Message::Join | Message::Renew | Message::Status => 64 << 10,
-            // A request of an agent is at most 32 MiB by default, decoded; a part of it is no larger.
+            Message::Renew | Message::Status | Message::TakesParts => 64 << 10,
+            // A part is a MiB, or one series, and the request that it is of is at most 32 MiB by default, decoded.
             Message::Append => 64 << 20,
             // The names of a plan's blocks.
             Message::Share => 32 << 20,
@@ -105,7 +107,8 @@ impl Message {
 
     pub(crate) fn lane(self) -> Lane {
         match self {
-            Message::Consensus | Message::Join | Message::Renew | Message::Status => Lane::Control,
+            Message::Consensus | Message::Renew | Message::Status | Message::TakesParts => Lane::Control,
+            Message::Append => Lane::Parts,
             _ => Lane::Bulk,
         }
     }

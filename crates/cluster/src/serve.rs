@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_rustls::TlsAcceptor;
 
 use crate::connect::{EXPORTER_LABEL, STREAM_WINDOW_BYTES, WINDOW_BYTES};
@@ -22,21 +22,52 @@ use crate::error::{Refusal, RefusalKind};
 use crate::hello::{Hello, HelloError, welcome};
 use crate::message::{Lane, Message};
 use crate::peers::Peers;
+use crate::settings::Settings;
 
 struct Server {
     peers: Peers,
-    /// Bytes of small and urgent bodies that may still be taken in, in KiB.
+    rooms: Rooms,
+}
+
+/// Bytes of bodies that may still be taken in, in KiB. Each lane has its own: a part holds its room until it is durable, and
+/// while a store stalls it must not keep the index's messages out.
+struct Rooms {
     control: Semaphore,
-    /// The same of samples: what waits there to become durable must not keep the index's messages out, which it waits for.
     bulk: Semaphore,
+    parts: Semaphore,
+}
+
+impl Rooms {
+    fn new(settings: &Settings) -> Rooms {
+        let room = |bytes: usize| Semaphore::new(bytes >> 10);
+        let (bodies, parts) = (settings.bodies_bytes_max, settings.parts_bytes_max);
+        Rooms { control: room(bodies), bulk: room(bodies), parts: room(parts) }
+    }
+
+    /// Room for a body, or for as much of it as the lane has at all; waited for, but for parts.
+    async fn take(&self, settings: &Settings, message: Message, bytes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
+        let share = |max: usize| u32::try_from(bytes.div_ceil(1024).clamp(1, max >> 10)).unwrap_or(u32::MAX);
+        let waited = match message.lane() {
+            Lane::Control => self.control.acquire_many(share(settings.bodies_bytes_max)).await,
+            Lane::Bulk => self.bulk.acquire_many(share(settings.bodies_bytes_max)).await,
+            Lane::Parts => {
+                let max = settings.parts_bytes_max;
+                let full = |_| {
+                    let text = format!("parts of other nodes' requests take all of {max} bytes here (parts-bytes-max)");
+                    Refusal::new(RefusalKind::Unavailable, text)
+                };
+                return self.parts.try_acquire_many(share(max)).map_err(full);
+            }
+        };
+        waited.map_err(|_| Refusal::new(RefusalKind::Unavailable, "this node takes no more messages"))
+    }
 }
 
 /// Serves the peer port until `until` is done; connections end with it.
 pub async fn serve(peers: &Peers, listeners: Vec<TcpListener>, until: impl Future<Output = ()>) {
     let settings = &peers.parts().settings;
-    let room = || Semaphore::new(settings.bodies_bytes_max >> 10);
     let places = Arc::new(Semaphore::new(settings.connections_max));
-    let server = Arc::new(Server { peers: peers.clone(), control: room(), bulk: room() });
+    let server = Arc::new(Server { peers: peers.clone(), rooms: Rooms::new(settings) });
     let (stop, stopped) = tokio::sync::watch::channel(());
     let accepting =
         listeners.into_iter().map(|listener| accept(listener, server.clone(), places.clone(), stopped.clone()));
@@ -124,6 +155,8 @@ impl Server {
     }
 
     async fn greet(&self, tcp: TcpStream) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Hello), HelloError> {
+        // Answers are small, and someone waits for each.
+        tcp.set_nodelay(true)?;
         let mut tls = TlsAcceptor::from(self.peers.parts().security.server.clone()).accept(tcp).await?;
         let exported =
             tls.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
@@ -162,12 +195,7 @@ impl Server {
             let text = format!("{} of {expected} bytes is over the limit of {limit}", message.name());
             return Err(Refusal::new(RefusalKind::Invalid, text));
         }
-        let share = expected.div_ceil(1024).clamp(1, self.peers.parts().settings.bodies_bytes_max >> 10);
-        let room = match message.lane() {
-            Lane::Control => &self.control,
-            Lane::Bulk => &self.bulk,
-        };
-        let _room = room.acquire_many(u32::try_from(share).unwrap_or(u32::MAX)).await;
+        let _room = self.rooms.take(&self.peers.parts().settings, message, expected).await?;
         let body = Limited::new(body, limit).collect().await;
         let body = body.map_err(|error| Refusal::new(RefusalKind::Invalid, format!("body not read: {error}")))?;
         self.peers.parts().host.answer(from, message, body.to_bytes()).await

@@ -15,8 +15,10 @@ pub struct Settings {
     pub reconnect_delay: Duration,
     /// Connections that are served at once; more are closed.
     pub connections_max: usize,
-    /// Bodies of requests of one lane that are held at once, over all connections; more wait.
+    /// Bodies of requests that are held at once, over all connections of a lane; more wait.
     pub bodies_bytes_max: usize,
+    /// The same for parts of requests for the writer; more are refused at once, as whoever sent them holds them until then.
+    pub parts_bytes_max: usize,
     /// Calls of one connection that are answered at once; more wait with the caller.
     pub calls_per_connection_max: u32,
     /// Posts to one node that wait; more are dropped, oldest kept.
@@ -34,6 +36,7 @@ impl Default for Settings {
             reconnect_delay: Duration::from_millis(250),
             connections_max: 1024,
             bodies_bytes_max: 256 << 20,
+            parts_bytes_max: 64 << 20,
             calls_per_connection_max: 256,
             posts_waiting_max: 4096,
             posts_waiting_bytes_max: 192 << 20,

@@ -43,7 +43,7 @@ impl Host for Node {
                 self.posted.notify_one();
                 Ok(Bytes::new())
             }
-            Message::Join => Err(Refusal::new(RefusalKind::Again, "not now")),
+            Message::TakesParts => Err(Refusal::new(RefusalKind::Again, "not now")),
             _ => Ok(body),
         };
         async move { answer }.boxed()
@@ -113,7 +113,7 @@ async fn a_call_is_answered_and_a_refusal_says_why() {
     a.peers.set_addresses(BTreeMap::from([(NodeId(2), b.address.clone())]));
     let large = Bytes::from(vec![7; 20 << 20]);
     assert_eq!(a.peers.call(NodeId(2), Message::SelectHead, "ping".into(), LIMIT).await.unwrap(), "ping");
-    let refused = a.peers.call(NodeId(2), Message::Join, Bytes::new(), LIMIT).await.unwrap_err();
+    let refused = a.peers.call(NodeId(2), Message::TakesParts, Bytes::new(), LIMIT).await.unwrap_err();
     assert_eq!(refused.refusal(), Some(&Refusal::new(RefusalKind::Again, "not now")));
     // Over the limit of its kind: refused by the side that would have to hold it.
     let refused = a.peers.call(NodeId(2), Message::Renew, large, LIMIT).await.unwrap_err();

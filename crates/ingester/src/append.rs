@@ -98,8 +98,8 @@ pub(crate) struct Appended {
     pub samples: u64,
     /// Samples that never will be.
     pub rejected: Rejected,
-    /// Series that were not taken in for want of memory.
-    pub series_without_room: u64,
+    /// Series that were not taken in for want of memory: their places in the request, ascending.
+    pub without_room: Vec<u32>,
     /// Whether anything was added, so that the waiter will be told.
     pub waits: bool,
 }
@@ -184,7 +184,7 @@ impl Appender {
         let mut appended = Appended::default();
         let mut after = None;
         let request = prepared.request;
-        for (series, &hash) in request.series.iter().zip(&prepared.hashes) {
+        for (place, (series, &hash)) in (0..).zip(request.series.iter().zip(&prepared.hashes)) {
             let samples = (series.samples.len() + series.histograms.len()) as u64;
             if samples == 0 {
                 continue;
@@ -199,7 +199,7 @@ impl Appender {
                     after = Some(id);
                     self.append_series(id, prepared, series, &mut appended);
                 }
-                Err(Refusal::NoRoom) => appended.series_without_room += 1,
+                Err(Refusal::NoRoom) => appended.without_room.push(place),
                 Err(Refusal::Invalid(reason, why)) => {
                     appended.rejected.add(reason, samples, || format!("{}: {why}", describe(&series.labels)));
                 }

@@ -65,6 +65,19 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Its number between nodes; docs/formats/peer.md. A new reason takes the next one.
+    pub(crate) fn number(self) -> u8 {
+        // The order of `ALL` is the enum's own.
+        self as u8
+    }
+
+    /// The reason of a number.
+    pub(crate) fn from_number(number: u8) -> Option<Reason> {
+        Reason::ALL.get(usize::from(number)).copied()
+    }
+}
+
 /// What was refused of a request: counts per reason, and the first few series in words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rejected {
@@ -83,6 +96,27 @@ impl Rejected {
         self.counts.iter().map(|(&reason, &count)| (reason, count))
     }
 
+    /// The first series that were refused, in words: at most ten.
+    pub(crate) fn first(&self) -> &[String] {
+        &self.first
+    }
+
+    /// Adds what was refused of another part of the same request.
+    pub(crate) fn merge(&mut self, other: Rejected) {
+        for (reason, count) in other.counts {
+            let sum = self.counts.entry(reason).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        let room = REPORTED_MAX - self.first.len();
+        self.first.extend(other.first.into_iter().take(room));
+    }
+
+    /// Of counts and of series in words, of which it keeps as many as it reports.
+    pub(crate) fn from_parts(counts: BTreeMap<Reason, u64>, mut first: Vec<String>) -> Rejected {
+        first.truncate(REPORTED_MAX);
+        Rejected { counts, first }
+    }
+
     /// Counts `samples` for a reason; the series is described only if there is room for it in the report.
     pub(crate) fn add(&mut self, reason: Reason, samples: u64, describe: impl FnOnce() -> String) {
         *self.counts.entry(reason).or_default() += samples;
@@ -94,7 +128,7 @@ impl Rejected {
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total: u64 = self.counts.values().sum();
+        let total = self.counts.values().fold(0_u64, |total, count| total.saturating_add(*count));
         write!(f, "{total} samples refused, every other sample of the request is stored:")?;
         for (i, (reason, count)) in self.counts().enumerate() {
             let comma = if i == 0 { "" } else { "," };
@@ -161,6 +195,29 @@ pub enum PushError {
          (writer-fenced)"
     )]
     Fenced,
+    /// What is on its way to other nodes takes all the memory there is for it, and this node is passed over itself.
+    #[error(
+        "{used_bytes} bytes are on their way to other nodes, the limit is {max_bytes} (forward-bytes-max), and this node can't \
+         store segments itself, see /-/ready and the log."
+    )]
+    ForwardsFull {
+        /// What is on its way.
+        used_bytes: usize,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// No node took a part of the request.
+    #[error("no node took a part of the request in, the last that was tried said: {why} (no-writer)")]
+    NoWriter {
+        /// What the last one said.
+        why: String,
+    },
+    /// The node can't store segments now; what is sent to it is taken all the same, parts of what other nodes receive are not.
+    #[error("this node takes no parts of other nodes' requests: {why}")]
+    Failing {
+        /// What fails.
+        why: String,
+    },
     /// The node is shutting down.
     #[error("this node takes no more writes: it is shutting down.")]
     Closed,
@@ -239,6 +296,28 @@ pub enum IngesterError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_stand_for_reasons() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_number(reason.number()), Some(reason));
+        }
+        assert_eq!(Reason::from_number(200), None);
+    }
+
+    #[test]
+    fn reports_of_parts_are_one_report() {
+        let mut parts = [Rejected::default(), Rejected::default()];
+        for i in 0..12 {
+            parts[i % 2].add(Reason::ALL[i % 3], 1, || format!("series {i}"));
+        }
+        let [mut all, other] = parts;
+        all.merge(other);
+        all.merge(Rejected::default());
+        let counts: Vec<_> = all.counts().collect();
+        assert_eq!(counts, [(Reason::ALL[0], 4), (Reason::ALL[1], 4), (Reason::ALL[2], 4)]);
+        assert_eq!(all.first().len(), 10);
+    }
 
     #[test]
     fn a_report_counts_all_and_names_ten() {

@@ -15,9 +15,10 @@ use tokio::sync::{Notify, oneshot};
 use crate::IndexGroup;
 use crate::adoption;
 use crate::append::{Appended, Appender, Prepared, TimeBounds};
-use crate::error::{IngesterError, PushError, Rejected};
+use crate::error::{IngesterError, PushError};
 use crate::heads::Heads;
 use crate::metrics::Metrics;
+use crate::route::{Homes, Outcome, Router};
 use crate::series_table::SeriesHasher;
 use crate::session::SessionGuard;
 use crate::settings::{Limits, Settings};
@@ -45,6 +46,8 @@ pub struct Parts {
     pub node: NodeId,
     /// Whether it may still answer writes.
     pub session: Arc<dyn SessionGuard>,
+    /// The other nodes' writers; `None` if there never can be any.
+    pub homes: Option<Arc<dyn Homes>>,
 }
 
 /// What pushes, the writer and the adopter share.
@@ -72,6 +75,7 @@ pub(crate) struct Shared {
     /// Adoption that is under way, in words; empty when all is loaded.
     pub adopting: Mutex<Vec<String>>,
     pub hasher: SeriesHasher,
+    pub router: Router,
 }
 
 /// Why the index takes no entries, while it takes none.
@@ -108,7 +112,7 @@ impl LimitsOf {
 /// Accepts samples; cheap to clone.
 #[derive(Clone)]
 pub struct Ingester {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// A request whose samples lie in a segment. Durable and visible when [`Ticket::durable`] says so.
@@ -142,6 +146,7 @@ impl Ingester {
             index_trouble: Mutex::default(),
             adopting: Mutex::new(Vec::new()),
             hasher,
+            router: Router::new(parts.homes.clone()),
             settings,
             parts,
         });
@@ -175,7 +180,8 @@ impl Ingester {
         troubles
     }
 
-    /// Adds a request's samples to the open segment. The request may be dropped then; the ticket waits for the rest.
+    /// Adds a request's samples to this node's open segment, whatever their home ([`Ingester::push`] looks for that). The
+    /// request may be dropped then; the ticket waits for the rest.
     ///
     /// Errors: `Unavailable` kinds only, and then nothing was added; what the sender must change is in the ticket.
     pub fn append(&self, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Ticket, PushError> {
@@ -184,7 +190,7 @@ impl Ingester {
 }
 
 impl Shared {
-    fn append(self: &Arc<Self>, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Ticket, PushError> {
+    pub(crate) fn append(self: &Arc<Self>, tenant: &TenantId, request: &WriteRequest<'_>) -> Result<Ticket, PushError> {
         let limits = self.limits.read().of(tenant);
         let bounds = TimeBounds::new(self.parts.clock.now_ms(), &limits);
         let prepared = Prepared::new(tenant, request, &self.hasher, bounds);
@@ -206,7 +212,7 @@ impl Shared {
     }
 
     /// Whether there is room for samples, and (the result) for series that are not known yet.
-    fn check_room(&self, appender: &Appender) -> Result<bool, PushError> {
+    pub(crate) fn check_room(&self, appender: &Appender) -> Result<bool, PushError> {
         if appender.is_closed() {
             return Err(PushError::Closed);
         }
@@ -233,7 +239,7 @@ impl Shared {
         appender + self.sealed_bytes.load(Ordering::Relaxed) + self.heads.memory_bytes()
     }
 
-    fn count_unavailable(&self, error: &PushError) {
+    pub(crate) fn count_unavailable(&self, error: &PushError) {
         let reason = match error {
             PushError::Rejected(_) => return,
             PushError::NewSeries { .. } => "new_series",
@@ -241,6 +247,8 @@ impl Shared {
             PushError::BufferFull { .. } => "buffer_bytes_max",
             PushError::AckTimeout { .. } => "ack_timeout",
             PushError::Fenced => "writer_fenced",
+            PushError::ForwardsFull { .. } => "forward_bytes_max",
+            PushError::NoWriter { .. } | PushError::Failing { .. } => "no_writer",
             PushError::Closed => "closed",
         };
         self.metrics.unavailable.with([reason]).inc();
@@ -259,6 +267,11 @@ impl Shared {
         );
         gauge("bellrock_ingester_series", "Series that were written lately", |s| s.appender.lock().table_series());
         gauge("bellrock_ingester_head_bytes", "Memory of all heads", |s| s.heads.memory_bytes());
+        gauge(
+            "bellrock_ingester_forward_bytes",
+            "Parts of requests on their way to other nodes; at a sixteenth of memory-max, 64 MiB at most, requests stay here",
+            |s| s.router.in_flight_bytes(),
+        );
         gauge("bellrock_ingester_buffer_bytes", "Open and sealed segments that are not committed", |s| {
             s.appender.lock().open_bytes() + s.sealed_bytes.load(Ordering::Relaxed)
         });
@@ -272,14 +285,31 @@ impl Ticket {
     /// may not be stored, and the request is to be sent again whole.
     pub async fn durable(self) -> Result<(), PushError> {
         let shared = self.shared.clone();
-        let result = self.wait().await;
-        if let Err(error) = &result {
-            shared.count_unavailable(error);
-        }
-        result
+        let result = match self.outcome().await {
+            Ok(Outcome { without_room, .. }) if !without_room.is_empty() => Err(PushError::NewSeries {
+                series: without_room.len() as u64,
+                used_bytes: shared.memory_bytes(),
+                max_bytes: shared.settings.memory_bytes_max,
+            }),
+            Ok(Outcome { rejected, .. }) if !rejected.is_empty() => Err(PushError::Rejected(rejected)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        result.inspect_err(|error| shared.count_unavailable(error))
     }
 
-    async fn wait(self) -> Result<(), PushError> {
+    /// Series that there was no memory for: their places in the request, ascending.
+    pub(crate) fn without_room(&self) -> &[u32] {
+        &self.appended.without_room
+    }
+
+    /// The same; somebody else takes them, and the outcome does not have them any more.
+    pub(crate) fn take_without_room(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.appended.without_room)
+    }
+
+    /// Waits until everything that was added is durable and visible to queries, and says what was not added.
+    pub(crate) async fn outcome(self) -> Result<Outcome, PushError> {
         let Ticket { shared, since, appended, committed } = self;
         let clock = &*shared.parts.clock;
         if appended.waits {
@@ -291,14 +321,6 @@ impl Ticket {
                 Err(_) => return Err(PushError::AckTimeout { after_ms: limit.as_millis() }),
             }
         }
-        if appended.series_without_room > 0 {
-            return Err(PushError::NewSeries {
-                series: appended.series_without_room,
-                used_bytes: shared.memory_bytes(),
-                max_bytes: shared.settings.memory_bytes_max,
-            });
-        }
-        let rejected: Rejected = appended.rejected;
-        if rejected.is_empty() { Ok(()) } else { Err(PushError::Rejected(rejected)) }
+        Ok(Outcome { rejected: appended.rejected, without_room: appended.without_room })
     }
 }

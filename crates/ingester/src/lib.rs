@@ -1,8 +1,9 @@
 //! Accepts samples, flushes, acks, cuts.
 //!
-//! The path of a write: [`Ingester::append`] finds each series its id and adds the samples to the open segment (`append`);
-//! the writer seals it (`flush` says when), PUTs it, proposes AddSegment, lets the head take it in and only then wakes
-//! the requests that wait for it (`writer`). Every few minutes the head is cut into a block (`cut` says when).
+//! The path of a write: [`Ingester::push`] splits a request and hands each part to its series' home (`route`), which may be
+//! this node; [`Ingester::append`] finds each series its id and adds the samples to the open segment (`append`); the
+//! writer seals it (`flush` says when), PUTs it, proposes AddSegment, lets the head take it in and only then wakes the
+//! requests that wait for it (`writer`). Every few minutes the head is cut into a block (`cut` says when).
 //!
 //! The leader's `warden` fences the writers of nodes that went silent and grants them to others (`fence` says when and to
 //! whom); a node adopts what it is granted (`adoption`; `adopt` says how). A process whose writer is fenced while it lives
@@ -27,6 +28,7 @@ mod ingester;
 mod metrics;
 mod pack;
 mod plant;
+mod route;
 mod series_table;
 mod session;
 mod settings;
@@ -40,6 +42,7 @@ pub use error::{IngesterError, Kind, PushError, Reason, Rejected};
 pub use heads::{HeadPlan, Heads, HeadsError};
 pub use ingester::{Ingester, Parts, Ticket};
 pub use pack::PackError;
+pub use route::{Homes, NotTaken, PartError, Routed};
 pub use session::{AlwaysInSession, SessionGuard};
 pub use settings::{Limits, Settings};
 pub use warden::{AloneSessions, Sessions, WardenParts, start_warden};

@@ -1,7 +1,7 @@
 //! The ingester's metrics.
 
 use runtime::metrics::DURATION_BUCKETS_SECONDS;
-use runtime::{Counter, Counters, GaugeF64, Histogram, Registry};
+use runtime::{Counter, Counters, Gauge, GaugeF64, Histogram, Registry};
 
 /// Segment sizes: from one scrape of one target to a full segment.
 const SEGMENT_BYTES_BUCKETS: &[f64] = &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
@@ -12,6 +12,10 @@ pub(crate) struct Metrics {
     pub rejected: Counters<1>,
     pub unavailable: Counters<1>,
     pub exemplars_ignored: Counter,
+    pub parts_forwarded: Counter,
+    pub parts_taken: Counter,
+    pub parts_failed_over: Counter,
+    pub nodes_passed_over: Gauge,
     pub ack_seconds: Histogram,
     pub segment_bytes: Histogram,
     pub segments_committed: Counter,
@@ -44,6 +48,22 @@ impl Metrics {
             ),
             exemplars_ignored: r
                 .counter("bellrock_ingester_exemplars_ignored_total", "Exemplars sent, which are not stored yet"),
+            parts_forwarded: r.counter(
+                "bellrock_ingester_parts_forwarded_total",
+                "Parts of requests that were sent to another node, the home of their series",
+            ),
+            parts_taken: r.counter(
+                "bellrock_ingester_parts_taken_total",
+                "Parts of other nodes' requests that were taken here, as the home of their series",
+            ),
+            parts_failed_over: r.counter(
+                "bellrock_ingester_parts_failed_over_total",
+                "Parts that their home did not take, or not all of them, and others did. Worry when it keeps growing",
+            ),
+            nodes_passed_over: r.gauge(
+                "bellrock_ingester_nodes_passed_over",
+                "Nodes that take no parts of writes, as far as this node knows. Worry when it stays above 0",
+            ),
             ack_seconds: r.histogram(
                 "bellrock_ingester_ack_duration_seconds",
                 "From the append to the ack of a write. Worry when it nears the senders' timeout",

@@ -18,6 +18,8 @@ pub struct Settings {
     pub segment_bytes_max: usize,
     /// Open and sealed segments that are not committed may take this many bytes; beyond it writes get 503. Default 64 MiB.
     pub buffer_bytes_max: usize,
+    /// What is on its way to other nodes may take this many bytes; beyond it requests stay here. Default 64 MiB.
+    pub forward_bytes_max: usize,
     /// A request that is not durable after this time is answered 503. Default 10 s.
     pub ack_timeout: Duration,
     /// A head is cut into a block at this age. Default 10 min.
@@ -39,6 +41,7 @@ impl Default for Settings {
             put_slots: 2,
             segment_bytes_max: 4 << 20,
             buffer_bytes_max: 64 << 20,
+            forward_bytes_max: 64 << 20,
             ack_timeout: Duration::from_secs(10),
             cut_age_max: Duration::from_secs(600),
             head_bytes_max: 256 << 20,

@@ -13,9 +13,9 @@ use runtime::{Random, Registry, Shutdown, StopReason, SystemClock, Tasks};
 use crate::{HeadPlan, IndexGroup, Ingester, Parts, PushError, Reason, Settings};
 
 /// One life of a process over a folder.
-struct Process {
-    ingester: Ingester,
-    group: IndexGroup,
+pub(crate) struct Process {
+    pub(crate) ingester: Ingester,
+    pub(crate) group: IndexGroup,
     bucket: Arc<Bucket>,
     tasks: Tasks,
 }
@@ -28,8 +28,19 @@ impl Process {
     }
 
     async fn start_with(folder: &std::path::Path, settings: Settings) -> Process {
+        Process::start_among(folder, settings, NodeId(1), None, None).await
+    }
+
+    /// One of several nodes: all but the first are given its index.
+    pub(crate) async fn start_among(
+        folder: &std::path::Path,
+        settings: Settings,
+        node: NodeId,
+        group: Option<IndexGroup>,
+        homes: Option<Arc<dyn crate::Homes>>,
+    ) -> Process {
         let (clock, registry) = (SystemClock::shared(), Registry::new());
-        let group = open_group(folder, clock.clone(), registry.clone());
+        let group = group.unwrap_or_else(|| open_group(folder, clock.clone(), registry.clone()));
         let bucket = open_bucket(folder, clock.clone(), &registry).await;
         let tasks = Tasks::new(Shutdown::new());
         let parts = Parts {
@@ -39,8 +50,9 @@ impl Process {
             random: Random::from_system().unwrap(),
             registry,
             tasks: tasks.clone(),
-            node: NodeId(1),
+            node,
             session: Arc::new(crate::AlwaysInSession),
+            homes,
         };
         let ingester = Ingester::start(settings, parts).await.unwrap();
         Process { ingester, group, bucket, tasks }
@@ -83,9 +95,13 @@ impl Process {
         }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop_tasks(&self) {
         self.tasks.shutdown().begin(StopReason::Requested("the test ends".to_owned()));
         self.tasks.stop(&*SystemClock::shared(), |_| Duration::from_secs(30)).await;
+    }
+
+    async fn stop(self) {
+        self.stop_tasks().await;
         self.group.close().await;
     }
 

@@ -5,7 +5,7 @@
 
 use model::{CounterResetHint, Counts, Histogram, Labels, MetricKind, Span, put_varint, zigzag};
 
-use crate::remote_write::time_series;
+use crate::remote_write::{time_series, write_request};
 use crate::wire::{FIXED64, LENGTH, VARINT};
 
 /// Appends the canonical wire form of a label set: one Label field of a TimeSeries after another, sorted by name,
@@ -15,6 +15,21 @@ pub fn put_wire_labels(out: &mut Vec<u8>, labels: &Labels) {
         put_label(out, name.as_bytes(), value.as_bytes());
     }
 }
+
+/// Appends a series of another request as it lay there: [`crate::TimeSeries::wire`]. A request is such series one after
+/// another, so any of them put together are one again.
+#[inline]
+pub fn put_series(out: &mut Vec<u8>, wire: &[u8]) {
+    put_bytes(out, write_request::TIMESERIES, wire);
+}
+
+/// Appends metadata of another request as they lay there: [`crate::MetadataRef::wire`].
+pub fn put_metadata(out: &mut Vec<u8>, wire: &[u8]) {
+    put_bytes(out, write_request::METADATA, wire);
+}
+
+/// The most bytes that [`put_series`] or [`put_metadata`] adds to what it is given.
+pub const FIELD_BYTES_MAX: usize = 11;
 
 /// Builds the protobuf bytes of a request, series by series. Not checked: tests build bad requests with it too.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +73,7 @@ impl WriteRequestBuilder {
         for (t, histogram) in histograms {
             put_bytes(&mut series, time_series::HISTOGRAMS, &encode_histogram(*t, histogram));
         }
-        put_bytes(&mut self.out, 1, &series);
+        put_series(&mut self.out, &series);
         self
     }
 
@@ -71,7 +86,7 @@ impl WriteRequestBuilder {
                 put_bytes(&mut metadata, field, text.as_bytes());
             }
         }
-        put_bytes(&mut self.out, 3, &metadata);
+        put_metadata(&mut self.out, &metadata);
         self
     }
 

@@ -12,7 +12,7 @@ mod remote_write;
 mod wire;
 
 pub use compression::{ContentEncoding, compress_snappy, decoded_bytes, decompress};
-pub use encode::{WriteRequestBuilder, put_wire_labels};
+pub use encode::{FIELD_BYTES_MAX, WriteRequestBuilder, put_metadata, put_series, put_wire_labels};
 pub use error::ProtoError;
 pub use remote_write::{
     DecodeLimits, MetadataRef, TimeSeries, WireLabels, WireLabelsIter, WriteRequest, decode_write_request,

@@ -52,6 +52,8 @@ pub struct WriteRequest<'a> {
 /// One series of a request.
 #[derive(Debug, Clone)]
 pub struct TimeSeries<'a> {
+    /// The whole of it as it lies on the wire: what its field of the request holds. [`crate::put_series`] writes it again.
+    pub wire: &'a [u8],
     /// Its labels, as they lie on the wire.
     pub labels: WireLabels<'a>,
     /// Its floats: where in [`WriteRequest::samples`].
@@ -63,6 +65,8 @@ pub struct TimeSeries<'a> {
 /// What a sender says about a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetadataRef<'a> {
+    /// The whole of it as it lies on the wire. [`crate::put_metadata`] writes it again.
+    pub wire: &'a [u8],
     /// Counter, gauge …; unknown numbers are [`MetricKind::Unknown`].
     pub kind: MetricKind,
     /// The metric (family) it is about; never empty.
@@ -120,9 +124,9 @@ impl<'a> Iterator for WireLabelsIter<'a> {
 }
 
 /// Fields of `WriteRequest`.
-mod write_request {
-    pub(super) const TIMESERIES: u32 = 1;
-    pub(super) const METADATA: u32 = 3;
+pub(crate) mod write_request {
+    pub(crate) const TIMESERIES: u32 = 1;
+    pub(crate) const METADATA: u32 = 3;
     pub(super) const KNOWN: &[u32] = &[TIMESERIES, METADATA];
 }
 
@@ -212,7 +216,7 @@ fn decode_series<'a>(
     if !samples.is_empty() || !histograms.is_empty() {
         let is_contiguous = label_bytes == labels.len();
         let labels = WireLabels { fields: &start[labels], is_contiguous };
-        memory.push(&mut request.series, TimeSeries { labels, samples, histograms })?;
+        memory.push(&mut request.series, TimeSeries { wire: start, labels, samples, histograms })?;
     }
     Ok(())
 }
@@ -338,6 +342,7 @@ fn check_exemplar(mut fields: Fields<'_>) -> Result<(), ProtoError> {
 
 /// `None` if it says nothing that could be kept; metadata are hints, and not worth refusing samples for.
 fn decode_metadata(mut fields: Fields<'_>) -> Result<Option<MetadataRef<'_>>, ProtoError> {
+    let wire = fields.rest();
     let mut kind = 0;
     let [mut metric, mut help, mut unit]: [&[u8]; 3] = [&[]; 3];
     while let Some(tag) = fields.tag()? {
@@ -354,7 +359,7 @@ fn decode_metadata(mut fields: Fields<'_>) -> Result<Option<MetadataRef<'_>>, Pr
     if metric.is_empty() {
         return Ok(None);
     }
-    Ok(Some(MetadataRef { kind: MetricKind::from_number(kind).unwrap_or_default(), metric, unit, help }))
+    Ok(Some(MetadataRef { wire, kind: MetricKind::from_number(kind).unwrap_or_default(), metric, unit, help }))
 }
 
 /// Counts down the memory that the columns take: by capacity, before it is allocated.

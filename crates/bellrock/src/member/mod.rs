@@ -5,6 +5,7 @@
 //! on without DNS; a node that is not in it yet finds the others by [`join`].
 
 pub mod heads;
+pub mod homes;
 pub mod join;
 mod lead;
 pub mod shares;
@@ -23,6 +24,7 @@ use consensus::Standing;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use index::NodeInfo;
+use ingester::Ingester;
 use model::{NodeId, Revision};
 use parking_lot::{Mutex, RwLock};
 use querier::Querier;
@@ -45,6 +47,8 @@ const SESSION_SLACK: Duration = Duration::from_secs(7);
 pub const BUCKET_SEEN_MAX: Duration = Duration::from_secs(20);
 /// How often a session is renewed: several may be lost before it ends.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// How long a write waits for a leader of the index that was there when it came.
+const LEADERLESS_MAX: Duration = Duration::from_millis(500);
 /// A renewal that is not answered by then is tried again.
 const RENEW_LIMIT: Duration = Duration::from_secs(1);
 
@@ -71,6 +75,7 @@ struct Shared {
     /// The cluster that it is about to join: what it says of itself before it has an index.
     joining: Mutex<Option<Cluster>>,
     heads: Late<LocalHeads>,
+    ingester: Late<Ingester>,
     querier: Late<Querier>,
     says: Late<Says>,
     /// What keeps it from being part of the cluster, in words.
@@ -93,6 +98,7 @@ impl Member {
                 bucket_until: Mutex::new(None),
                 joining: Mutex::new(None),
                 heads: Late::default(),
+                ingester: Late::default(),
                 querier: Late::default(),
                 says: Late::default(),
                 trouble: Mutex::new(None),
@@ -119,9 +125,10 @@ impl Member {
         self.shared.peers.set(peers);
     }
 
-    /// Sets what other nodes ask this one about.
-    pub fn set_roles(&self, heads: LocalHeads, querier: Querier) {
-        self.shared.heads.set(heads);
+    /// Sets what other nodes ask this one about, and hand their parts of requests to.
+    pub fn set_roles(&self, ingester: Ingester, querier: Querier) {
+        self.shared.heads.set(LocalHeads(ingester.heads()));
+        self.shared.ingester.set(ingester);
         self.shared.querier.set(querier);
     }
 
@@ -184,6 +191,15 @@ impl Member {
     /// Whether nobody leads, as far as this node knows: nothing can be committed now.
     pub fn has_no_leader(&self) -> bool {
         self.group().watch_members().borrow().leader.is_none()
+    }
+
+    /// Waits for a write to be durable; `None` if nobody has led the index for a while. It may be committed still, when there
+    /// is a leader again: the sender sends it again, which is harmless.
+    pub async fn while_led<T>(&self, write: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = write => Some(done),
+            () = self.leaderless_for(LEADERLESS_MAX) => None,
+        }
     }
 
     /// Waits until nobody has led for `patience`.
@@ -463,8 +479,13 @@ impl Host for Member {
                     let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
                     shares::answer(this.shared.querier.get().ok_or_else(starting)?, &body).await
                 }
-                Message::Join | Message::Append => {
-                    Err(Refusal::new(RefusalKind::Invalid, "this node does not take this message: is it older?"))
+                Message::Append | Message::TakesParts => {
+                    let starting = || Refusal::new(RefusalKind::Unavailable, "this node is starting");
+                    let ingester = this.shared.ingester.get().ok_or_else(starting)?;
+                    match message {
+                        Message::Append => homes::append(&this, ingester, body).await,
+                        _ => homes::takes_parts(&this, ingester),
+                    }
                 }
             }
         }

@@ -27,6 +27,8 @@ use crate::settings::cluster::ClusterSettings;
 pub struct Surroundings<'a> {
     /// How nodes find and trust one another.
     pub settings: &'a ClusterSettings,
+    /// Bounds of what nodes send one another.
+    pub traffic: cluster::Settings,
     /// Where the index's log lies.
     pub folder: PathBuf,
     /// The cluster's bucket.
@@ -172,7 +174,7 @@ impl Surroundings<'_> {
         let peers = Peers::new(PeersParts {
             host: Arc::new(member.clone()),
             security: self.security()?,
-            settings: cluster::Settings::default(),
+            settings: self.traffic,
             clock: self.clock.clone(),
             registry: self.registry.clone(),
             unreachable: Arc::new(move |node| group.group().unreachable(node.0)),

@@ -52,8 +52,24 @@ fn series_point_into_flat_columns() {
     assert_eq!(request.series[0].labels.as_contiguous(), Some(&canonical[..]));
     let pairs: Vec<_> = request.series[0].labels.iter().collect();
     assert_eq!(pairs, [(&b"__name__"[..], &b"up"[..]), (b"job", b"x")]);
-    let metadata = MetadataRef { kind: MetricKind::Counter, metric: "up", unit: "seconds", help: "helps" };
+    let wire = request.metadata[0].wire;
+    let metadata = MetadataRef { wire, kind: MetricKind::Counter, metric: "up", unit: "seconds", help: "helps" };
     assert_eq!((request.metadata.as_slice(), request.metadata_refused), (&[metadata][..], 1));
+}
+
+#[test]
+fn a_part_of_a_request_is_a_request() {
+    let (a, b) = (labels(&[("__name__", "up"), ("job", "x")]), labels(&[("__name__", "down")]));
+    let mut builder = WriteRequestBuilder::new();
+    builder.series(&a, &[(1, 1.5), (2, -0.0)]).series(&b, &[(3, 0.5)]).metadata(MetricKind::Counter, "up", "s", "h");
+    let bytes = builder.finish();
+    let request = decode(&bytes).unwrap();
+    let mut part = Vec::new();
+    crate::put_series(&mut part, request.series[1].wire);
+    crate::put_metadata(&mut part, request.metadata[0].wire);
+    builder.series(&b, &[(3, 0.5)]).metadata(MetricKind::Counter, "up", "s", "h");
+    assert_eq!(part, builder.finish());
+    assert!(part.len() <= request.series[1].wire.len() + request.metadata[0].wire.len() + 2 * crate::FIELD_BYTES_MAX);
 }
 
 #[test]
