@@ -12,6 +12,7 @@ use tests::agents::{self, Agent};
 use tests::client::seconds;
 use tests::garage::Garage;
 use tests::process::Process;
+use tests::wait::{DEADLINE, wait_within};
 use tests::{Client, skips, wait_for};
 
 use crate::BELLROCK;
@@ -73,12 +74,14 @@ impl Setting {
     /// Starts everything and waits until the script says that it is up.
     fn up(self) -> ThreeNodes {
         let mut up = Process::start("three-nodes/up", &mut self.script("up")).unwrap();
-        let pids = wait_for("the three nodes are up", || {
+        // Garage and three nodes start within it.
+        let pids = wait_within(3 * DEADLINE, || {
             if let Some(status) = up.ended() {
                 panic!("it ended with {status}:\n{}{}", up.output(), self.logs());
             }
             up.find_line(|line| line.starts_with("Pids: ").then(|| [1, 2, 3].map(|number| pid(line, number))))
         });
+        let pids = pids.unwrap_or_else(|| panic!("the nodes are not up:\n{}{}", up.output(), self.logs()));
         ThreeNodes { up, setting: self, pids }
     }
 
@@ -225,10 +228,13 @@ fn one_command_starts_three_nodes_behind_a_name_and_one_of_them_may_be_killed() 
     wait_for("the node is ready again", || is_ready(victim).then_some(()));
     setting.check_equal(&[1, 2, 3]);
 
-    // Everything stops, and nothing is left behind.
+    // Everything stops, nobody waits for who is gone already, and nothing is left behind.
     node.signal(rustix::process::Signal::TERM).unwrap();
     assert!(nodes.up.terminate().unwrap().success(), "{}", nodes.up.output());
     node.wait().unwrap();
+    for log in [setting.logs(), node.output()] {
+        assert!(!log.contains("task did not stop in time"), "{log}");
+    }
     let last_octets = [1, 2, 3].map(|number| (number, PORT)).into_iter().chain([(4, 3900)]);
     for (last, port) in last_octets {
         let address: SocketAddr = format!("{}.{last}:{port}", setting.network).parse().unwrap();

@@ -33,6 +33,7 @@ mod receiver;
 mod recovery;
 mod runbook;
 mod sharding;
+mod status;
 mod stores;
 mod torture;
 mod write_and_query;

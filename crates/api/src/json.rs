@@ -179,7 +179,8 @@ fn put_histogram(out: &mut Vec<u8>, histogram: &Histogram) {
     out.push(b'}');
 }
 
-fn put_fmt(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+/// Writes text that needs no escaping.
+pub(crate) fn put_fmt(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to a Vec does not fail");
 }
 

@@ -1,8 +1,8 @@
 //! HTTP: tenants, routes, status codes, Prometheus's JSON.
 //!
 //! The one door to axum and hyper. What a request means is decided here (who asks, what for, within which
-//! sizes); what it does is a service's business: [`Ingest`], [`Queries`] and [`Health`] are traits, filled in by the
-//! roles, and by fakes in the tests. Errors of services carry a [`Kind`], which alone decides the status code.
+//! sizes); what it does is a service's business: [`Ingest`], [`Queries`], [`Health`] and [`ClusterStatus`] are traits,
+//! filled in by the roles, and by fakes in the tests. Errors of services carry a [`Kind`], which alone decides the status code.
 //!
 //! A write: `write` → `body` → `proto` → [`Ingest`]. A query: `query` or `labels` → `params` → [`Queries`] → `response`.
 
@@ -10,6 +10,8 @@
 
 mod body;
 mod budget;
+mod client;
+mod cluster_status;
 mod content_type;
 mod json;
 mod labels;
@@ -29,6 +31,10 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use client::{Page, get};
+pub use cluster_status::{
+    ClusterReport, ClusterStatus, DurabilityReport, LeaseReport, NodeReport, Right, Role, WriterReport,
+};
 pub use router::{Api, Parts};
 pub use server::serve;
 pub use services::{

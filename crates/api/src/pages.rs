@@ -65,7 +65,7 @@ pub(crate) async fn front(State(shared): State<Arc<Shared>>, headers: HeaderMap)
          Send to it:     remote_write: [{{url: http://{host}/api/v1/write}}]\n\
          Query it:       a Grafana data source of type Prometheus, URL http://{host}\n\
          Tenant:         header X-Scope-OrgID (without it: anonymous)\n\
-         Is it well?     http://{host}/-/ready\n\
+         Is it well?     http://{host}/-/ready, and all nodes: http://{host}/api/v1/status/cluster\n\
          Its metrics:    http://{host}/metrics\n"
     );
     (TEXT, text).into_response()

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use runtime::{Clock, Random, Registry};
 
 use crate::budget::ByteBudget;
+use crate::cluster_status::ClusterStatus;
 use crate::metrics::Metrics;
 use crate::params::Params;
 use crate::response::{ApiError, ErrorType};
@@ -22,7 +23,7 @@ use crate::services::{Health, Ingest, Queries};
 use crate::settings::Settings;
 use crate::tenant::tenant_of;
 use crate::write::Buffers;
-use crate::{labels, pages, query, write};
+use crate::{cluster_status, labels, pages, query, write};
 
 /// Retry-After lies in here: long enough for a flush to succeed, short enough that a sender's queue does not overflow.
 const RETRY_AFTER_SECONDS: (u64, u64) = (1, 5);
@@ -39,6 +40,8 @@ pub struct Parts {
     pub queries: Arc<dyn Queries>,
     /// Says how the node is.
     pub health: Arc<dyn Health>,
+    /// Says how the cluster is.
+    pub cluster: Arc<dyn ClusterStatus>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Jitter.
@@ -60,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) ingest: Arc<dyn Ingest>,
     pub(crate) queries: Arc<dyn Queries>,
     pub(crate) health: Arc<dyn Health>,
+    pub(crate) cluster: Arc<dyn ClusterStatus>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) registry: Registry,
     pub(crate) version: String,
@@ -81,6 +85,7 @@ impl Api {
             ingest: parts.ingest,
             queries: parts.queries,
             health: parts.health,
+            cluster: parts.cluster,
             clock: parts.clock,
             registry: parts.registry,
             version: parts.version,
@@ -120,7 +125,8 @@ impl Api {
             .route("/labels", get(labels::names).post(labels::names))
             .route("/label/{name}/values", get(labels::values))
             .route("/metadata", get(labels::metadata))
-            .route("/status/buildinfo", get(pages::buildinfo));
+            .route("/status/buildinfo", get(pages::buildinfo))
+            .route("/status/cluster", get(cluster_status::cluster));
         Router::new()
             .nest("/api/v1", api.clone())
             .nest("/prometheus/api/v1", api)

@@ -10,7 +10,10 @@ use axum::http::{Method, Request, Response, StatusCode};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
-use model::{Labels, Matcher, Metadata, MetricKind, Sample, TenantId, TimeRange, TimestampMs, Value};
+use model::{
+    Labels, Lease, Matcher, Metadata, MetricKind, NodeId, Revision, Sample, TenantId, TimeRange, TimestampMs, Value,
+    WriterId,
+};
 use parking_lot::Mutex;
 use proto::{WriteRequest, WriteRequestBuilder, compress_snappy};
 use runtime::{ManualClock, Random, Registry, Shutdown, Stage, SystemClock};
@@ -30,6 +33,7 @@ struct Fake {
     durable_error: Mutex<Option<ServiceError>>,
     query: Mutex<Option<Result<Answer, ServiceError>>>,
     health: Mutex<HealthReport>,
+    cluster: Mutex<Option<ClusterReport>>,
 }
 
 impl Fake {
@@ -150,6 +154,7 @@ fn api_with(settings: Settings) -> (Api, Arc<Fake>) {
         ingest: fake.clone(),
         queries: fake.clone(),
         health: fake.clone(),
+        cluster: fake.clone(),
         clock: Arc::new(ManualClock::new(NOW)),
         random: Random::from_seed(1),
         registry: Registry::new(),
@@ -491,6 +496,87 @@ async fn labels_and_metadata_answer_in_prometheus_json() {
 }
 
 // ---- the node itself
+
+impl ClusterStatus for Fake {
+    fn report(&self) -> BoxFuture<'static, Result<ClusterReport, ServiceError>> {
+        let report = self.cluster.lock().clone();
+        let starting = ServiceError::new(Kind::Unavailable, "starting");
+        futures::future::ready(report.ok_or(starting)).boxed()
+    }
+}
+
+fn cluster_report() -> ClusterReport {
+    let at = |position| Revision { incarnation: 1, position };
+    let node = |id, name: &str, role, silent_ms: Option<u64>| NodeReport {
+        id: NodeId(id),
+        name: name.to_owned(),
+        peer: format!("{name}:9010"),
+        api: String::new(),
+        role,
+        is_alive: silent_ms == Some(0),
+        silent: silent_ms.map(Duration::from_millis),
+        applied: silent_ms.map(|_| at(7)),
+        head_bytes: silent_ms,
+    };
+    ClusterReport {
+        cluster: 0xc1,
+        version: "0.1.0".to_owned(),
+        answered_by: "a".to_owned(),
+        degraded: vec!["node b is \"away\" (node-silent)".to_owned()],
+        unknown: vec!["much".to_owned()],
+        leader: Some((NodeId(1), 3)),
+        applied: at(7),
+        stored: None,
+        nodes: vec![
+            node(1, "a", Role::Leader, Some(0)),
+            node(2, "b", Role::Voter, Some(4500)),
+            node(3, "c", Role::None, None),
+        ],
+        writers: vec![WriterReport {
+            id: WriterId(at(4)),
+            node: NodeId(2),
+            is_fenced: true,
+            adopter: Some(NodeId(1)),
+            added: 9,
+            cut: 5,
+            segment_bytes: 100,
+            oldest: Some(1500),
+        }],
+        leases: vec![LeaseReport {
+            right: Right::Adopt(WriterId(at(4))),
+            number: Lease { incarnation: 1, number: 2 },
+            holder: NodeId(1),
+        }],
+        durability: DurabilityReport { node_losses: 0, bucket: "s3://m".to_owned(), text: vec!["none".to_owned()] },
+    }
+}
+
+#[tokio::test]
+async fn the_cluster_is_shown_with_what_is_not_known() {
+    let (api, fake) = api();
+    let (status, text) = get(&api, "/api/v1/status/cluster").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+
+    *fake.cluster.lock() = Some(cluster_report());
+    let expected = concat!(
+        r#"{"status":"success","data":{"cluster":"000000000000000000000000000000c1","version":"0.1.0","answeredBy":"a","#,
+        r#""isHealthy":false,"degraded":["node b is \"away\" (node-silent)"],"leader":{"node":"0000000000000001","term":3},"#,
+        r#""revision":{"applied":"1.7","stored":null},"nodes":["#,
+        r#"{"id":"0000000000000001","role":"leader","name":"a","peer":"a:9010","api":"","isAlive":true,"silentSeconds":0,"#,
+        r#""applied":"1.7","headBytes":0},"#,
+        r#"{"id":"0000000000000002","role":"voter","name":"b","peer":"b:9010","api":"","isAlive":false,"silentSeconds":4.500,"#,
+        r#""applied":"1.7","headBytes":4500},"#,
+        r#"{"id":"0000000000000003","role":"none","name":"c","peer":"c:9010","api":"","isAlive":false,"silentSeconds":null,"#,
+        r#""applied":null,"headBytes":null}],"#,
+        r#""writers":[{"id":"1.4","node":"0000000000000002","stage":"fenced","adopter":"0000000000000001","added":9,"cut":5,"#,
+        r#""segmentBytes":100,"oldestSample":1.500}],"#,
+        r#""leases":[{"right":"adopt","writer":"1.4","number":"1.2","holder":"0000000000000001"}],"#,
+        r#""durability":{"nodeLosses":0,"bucket":"s3://m","text":["none"]}},"warnings":["much"]}"#,
+    );
+    for uri in ["/api/v1/status/cluster", "/prometheus/api/v1/status/cluster"] {
+        assert_eq!(get(&api, uri).await, (StatusCode::OK, expected.to_owned()));
+    }
+}
 
 #[tokio::test]
 async fn pages_say_how_the_node_is() {

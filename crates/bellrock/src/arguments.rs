@@ -26,6 +26,15 @@ pub enum Command {
         /// As above.
         faults: Vec<Fault>,
     },
+    /// Ask a running node how the cluster is.
+    Status {
+        /// Where it is; `None`: where the settings have it listen.
+        url: Option<String>,
+        /// As above.
+        flags: Vec<(String, String)>,
+        /// As above.
+        faults: Vec<Fault>,
+    },
     /// Print the help.
     Help,
     /// Print the version.
@@ -44,7 +53,7 @@ pub fn parse(arguments: &[String]) -> Command {
     let mut flags = Vec::new();
     let mut faults = Vec::new();
     let mut rest = arguments.iter().peekable();
-    let (mut is_check, mut is_recover) = (false, false);
+    let (mut is_check, mut is_recover, mut is_status, mut url) = (false, false, false, None);
     if rest.next_if(|first| *first == "bucket").is_some() {
         match rest.next_if(|second| *second == "check") {
             Some(_) => is_check = true,
@@ -52,6 +61,9 @@ pub fn parse(arguments: &[String]) -> Command {
         }
     } else if rest.next_if(|first| *first == "recover").is_some() {
         is_recover = true;
+    } else if rest.next_if(|first| *first == "status").is_some() {
+        is_status = true;
+        url = rest.next_if(|second| second.starts_with("http")).cloned();
     } else {
         rest.next_if(|first| *first == "serve");
     }
@@ -68,9 +80,10 @@ pub fn parse(arguments: &[String]) -> Command {
             faults.push(Fault(format!("{argument} has no value")));
         }
     }
-    match (is_check, is_recover) {
-        (true, _) => Command::BucketCheck { flags, faults },
-        (_, true) => Command::Recover { flags, faults },
+    match (is_check, is_recover, is_status) {
+        (true, ..) => Command::BucketCheck { flags, faults },
+        (_, true, _) => Command::Recover { flags, faults },
+        (.., true) => Command::Status { url, flags, faults },
         _ => Command::Serve { flags, faults },
     }
 }
@@ -113,6 +126,20 @@ mod tests {
         let flags = vec![("bucket".to_string(), "s3://m".to_string())];
         assert_eq!(parse("bucket check --bucket s3://m"), Command::BucketCheck { flags, faults: vec![] });
         check("bucket --data x", &[("data", "x")], &["bucket wants to be told what to do: bellrock bucket check"]);
+    }
+
+    #[test]
+    fn status_may_be_told_whom_to_ask() {
+        let parse = |line: &str| parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>());
+        let status = |url: Option<&str>, flags: &[(&str, &str)], faults: &[&str]| Command::Status {
+            url: url.map(str::to_string),
+            flags: flags.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect(),
+            faults: faults.iter().map(|fault| Fault(fault.to_string())).collect(),
+        };
+        assert_eq!(parse("status"), status(None, &[], &[]));
+        assert_eq!(parse("status http://a:1"), status(Some("http://a:1"), &[], &[]));
+        assert_eq!(parse("status --listen b:2"), status(None, &[("listen", "b:2")], &[]));
+        assert_eq!(parse("status x"), status(None, &[], &["\"x\" is neither a command nor a --flag"]));
     }
 
     #[test]

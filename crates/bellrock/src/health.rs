@@ -7,7 +7,8 @@ use runtime::Shutdown;
 use crate::late::Late;
 use crate::member::Member;
 
-/// Looks at the parts of this process.
+/// Looks at the parts of this process. Clones are the same.
+#[derive(Clone)]
 pub struct NodeHealth {
     /// Says what keeps writes from being stored.
     pub ingester: Late<Ingester>,
@@ -17,8 +18,9 @@ pub struct NodeHealth {
     pub shutdown: Shutdown,
 }
 
-impl Health for NodeHealth {
-    fn report(&self) -> HealthReport {
+impl NodeHealth {
+    /// What is wrong with this node itself.
+    pub fn own(&self) -> HealthReport {
         let mut not_ready =
             self.ingester.get().map_or_else(|| vec!["the node is starting (starting)".to_string()], Ingester::troubles);
         let Some(member) = self.member.get() else { return HealthReport { not_ready, notices: Vec::new() } };
@@ -38,5 +40,13 @@ impl Health for NodeHealth {
             quarantined.collect::<Vec<_>>()
         }));
         HealthReport { not_ready, notices }
+    }
+}
+
+impl Health for NodeHealth {
+    fn report(&self) -> HealthReport {
+        let mut report = self.own();
+        report.notices.extend(self.member.get().map(Member::silent_members).unwrap_or_default());
+        report
     }
 }

@@ -14,6 +14,8 @@ with PromQL. What it has answered for is on disk.
 
 Usage:  bellrock [serve] [--SETTING VALUE]...
         bellrock bucket check [--SETTING VALUE]...   tries the store of --bucket
+        bellrock status [URL] [--SETTING VALUE]...   asks a node how the cluster is; exits 0: healthy,
+                                                     1: degraded, 2: nobody answers
         bellrock recover [--SETTING VALUE]...        rebuilds a lost index from the bucket
         bellrock --help | --version
 

@@ -7,6 +7,7 @@
 
 mod arguments;
 mod bucket_check;
+mod cluster_status;
 mod greeting;
 mod heads;
 mod health;
@@ -22,6 +23,7 @@ mod serve;
 mod services;
 mod settings;
 mod signals;
+mod status;
 
 use std::process::ExitCode;
 
@@ -37,10 +39,13 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// What the process exits with when the settings are wrong and nothing was touched.
 const EXIT_BAD_SETTINGS: u8 = 2;
 
+/// Does what was asked for, with settings that were found good.
+type Run = Box<dyn FnOnce(Loaded, Surroundings) -> ExitCode>;
+
 /// Runs the program with the arguments and the environment of this process.
 #[allow(clippy::print_stdout, reason = "before there is a log, and for who asks for help")]
 pub fn main() -> ExitCode {
-    let (run, flags, mut faults): (fn(Loaded, Surroundings) -> ExitCode, _, _) = match arguments::parse(&words()) {
+    let (run, flags, mut faults): (Run, _, _) = match arguments::parse(&words()) {
         Command::Help => {
             print!("{}", help::text());
             return ExitCode::SUCCESS;
@@ -49,9 +54,12 @@ pub fn main() -> ExitCode {
             println!("bellrock {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Command::Serve { flags, faults } => (serve::run, flags, faults),
-        Command::BucketCheck { flags, faults } => (bucket_check::run, flags, faults),
-        Command::Recover { flags, faults } => (recover::run, flags, faults),
+        Command::Serve { flags, faults } => (Box::new(serve::run), flags, faults),
+        Command::BucketCheck { flags, faults } => (Box::new(bucket_check::run), flags, faults),
+        Command::Recover { flags, faults } => (Box::new(recover::run), flags, faults),
+        Command::Status { url, flags, faults } => {
+            (Box::new(move |loaded, _| status::run(&loaded, url.as_deref())), flags, faults)
+        }
     };
     let surroundings = Surroundings { flags, variables: variables() };
     match Loaded::read(&surroundings) {

@@ -16,10 +16,13 @@ use bucket::{Bucket, Location, RangeCache};
 use compactor::Compactor;
 use ingester::fence::FenceRules;
 use ingester::{Ingester, WardenParts};
+use model::Revision;
 use querier::{Querier, SegmentHeads};
 use runtime::{Clock, DataDir, Random, Registry, Shutdown, Stage, StopReason, SystemClock, Tasks};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
+use crate::cluster_status::WholeCluster;
 use crate::heads::LocalHeads;
 use crate::health::NodeHealth;
 use crate::index_log;
@@ -82,10 +85,14 @@ async fn serve(mut loaded: Loaded, surroundings: Surroundings) -> Result<StopRea
     let shutdown = Shutdown::new();
     let base = Base::new(clock.clone(), Tasks::new(shutdown.clone()))?;
     let roles = Roles::default();
+    let location = match &settings.bucket {
+        Some(location) => location.clone(),
+        None => Location::Own(data.folder("bucket")?),
+    };
     let member = roles.member.clone();
-    let (tasks, fronts) = (base.tasks.clone(), base.serve_api(settings, &roles, listeners));
+    let (tasks, fronts) = (base.tasks.clone(), base.serve_api(settings, &roles, &location, listeners));
     greet(&addresses, &data, settings.bucket.as_ref());
-    let building = Node::build(settings, &data, base, roles, peer_listeners, &addresses, level, fronts);
+    let building = Node::build(settings, &data, location, base, roles, peer_listeners, &addresses, level, fronts);
     // Another node may have to come first, and whoever stops this one until then does not wait for that.
     let built = tokio::select! {
         built = building => Some(built?),
@@ -158,6 +165,13 @@ struct Roles {
     member: Late<Member>,
 }
 
+impl Roles {
+    fn health(&self, tasks: &Tasks) -> NodeHealth {
+        let shutdown = tasks.shutdown().clone();
+        NodeHealth { ingester: self.ingester.clone(), member: self.member.clone(), shutdown }
+    }
+}
+
 impl Base {
     fn new(clock: Arc<dyn Clock>, tasks: Tasks) -> Result<Base> {
         let registry = Registry::new();
@@ -167,13 +181,14 @@ impl Base {
     }
 
     /// Answers clients from here on: with "starting" until the roles run.
-    fn serve_api(&self, settings: &Settings, roles: &Roles, listeners: Vec<TcpListener>) -> Api {
+    fn serve_api(&self, settings: &Settings, roles: &Roles, bucket: &Location, listeners: Vec<TcpListener>) -> Api {
         let shutdown = self.tasks.shutdown().clone();
         let (ingester, member) = (roles.ingester.clone(), roles.member.clone());
         let parts = api::Parts {
-            ingest: Arc::new(LocalIngest { ingester: ingester.clone(), member: member.clone() }),
+            ingest: Arc::new(LocalIngest { ingester, member: member.clone() }),
             queries: Arc::new(LocalQueries(roles.querier.clone())),
-            health: Arc::new(NodeHealth { ingester, member, shutdown: shutdown.clone() }),
+            health: Arc::new(roles.health(&self.tasks)),
+            cluster: Arc::new(WholeCluster { member: member.clone(), bucket: bucket.clone(), version: VERSION }),
             clock: self.clock.clone(),
             random: self.random.clone(),
             registry: self.registry.clone(),
@@ -205,6 +220,7 @@ impl Node {
     async fn build(
         settings: &Settings,
         data: &DataDir,
+        location: Location,
         base: Base,
         roles: Roles,
         peer_listeners: Vec<TcpListener>,
@@ -213,10 +229,6 @@ impl Node {
         api: Api,
     ) -> Result<Option<Node>> {
         let Base { clock, random, registry, tasks, memory_total_bytes } = base;
-        let location = match &settings.bucket {
-            Some(location) => location.clone(),
-            None => Location::Own(data.folder("bucket")?),
-        };
         let bucket = Bucket::open(location, clock.clone(), &registry).await?;
         if bucket.is_remote() {
             tracing::info!(
@@ -286,9 +298,9 @@ impl Node {
         let querier = Querier::new(&roles::querier(settings, memory_total_bytes), parts);
         member.set_roles(LocalHeads(ingester.heads()), querier.clone());
         let lowest = member.clone();
-        run_compactor(
+        let stored = run_compactor(
             &tasks,
-            member,
+            member.clone(),
             compactor::Parts {
                 cluster: index_log::cluster_of(&index),
                 bucket: collected,
@@ -299,6 +311,7 @@ impl Node {
                 group: index,
             },
         );
+        member.set_says(member::Says { health: roles.health(&tasks), stored });
         roles.ingester.set(ingester.clone());
         roles.querier.set(querier.clone());
         Ok(Some(Node { tasks, level, memory_total_bytes, ingester, querier, api }))
@@ -337,10 +350,11 @@ async fn for_queries(bucket: &Bucket, settings: &Settings, data: &DataDir, regis
 }
 
 /// While this node leads the index, keeps it in the bucket and collects; at the end stores it once more. Then closes the
-/// log, with a snapshot for a quick start, as nothing proposes any more.
-fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) {
+/// log, with a snapshot for a quick start, as nothing proposes any more. Gives the revision up to which the bucket holds it.
+fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) -> watch::Receiver<Revision> {
     let (shutdown, index) = (tasks.shutdown().clone(), parts.group.clone());
     let mut compactor = Compactor::new(compactor::Settings::default(), parts);
+    let stored = compactor.stored_revision();
     tasks.spawn("compactor.run", Stage::Closing, async move {
         loop {
             tokio::select! {
@@ -356,6 +370,7 @@ fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) {
         shutdown.reached(Stage::Closing).await;
         index.close().await;
     });
+    stored
 }
 
 /// Stops the process when the bucket has become another cluster's, or a later life's of this one.

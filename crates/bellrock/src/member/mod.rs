@@ -8,6 +8,7 @@ pub mod heads;
 pub mod join;
 mod lead;
 pub mod shares;
+mod status;
 pub mod together;
 pub mod wire;
 
@@ -34,6 +35,7 @@ use crate::late::Late;
 use wire::{Renew, Renewed};
 
 pub use lead::change_members;
+pub use status::Says;
 
 /// A session lasts this long after its last renewal; the leader fences no earlier.
 pub const SESSION_MAX: Duration = Duration::from_secs(3);
@@ -70,6 +72,7 @@ struct Shared {
     joining: Mutex<Option<Cluster>>,
     heads: Late<LocalHeads>,
     querier: Late<Querier>,
+    says: Late<Says>,
     /// What keeps it from being part of the cluster, in words.
     trouble: Mutex<Option<String>>,
 }
@@ -91,6 +94,7 @@ impl Member {
                 joining: Mutex::new(None),
                 heads: Late::default(),
                 querier: Late::default(),
+                says: Late::default(),
                 trouble: Mutex::new(None),
             }),
         }
@@ -446,6 +450,7 @@ impl Host for Member {
                     Ok(Bytes::new())
                 }
                 Message::Renew => Ok(this.take_renewal(&from, &body)?.encode().into()),
+                Message::Status => Ok(this.says().encode().into()),
                 Message::SelectHead
                 | Message::HeadSeries
                 | Message::HeadLabelNames
@@ -458,7 +463,7 @@ impl Host for Member {
                     let starting = || Refusal::new(RefusalKind::NotHere, "this node is starting");
                     shares::answer(this.shared.querier.get().ok_or_else(starting)?, &body).await
                 }
-                Message::Join | Message::Status | Message::Append => {
+                Message::Join | Message::Append => {
                     Err(Refusal::new(RefusalKind::Invalid, "this node does not take this message: is it older?"))
                 }
             }

@@ -2,6 +2,7 @@
 //!
 //! Nodes prove who they are before anything is read here, and every body is bounded; it is decoded under limits all the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use index::NodeInfo;
@@ -36,6 +37,34 @@ pub enum Renewed {
     },
 }
 
+/// What a node says of itself, and of the others while it leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSays {
+    /// The revision that it has applied.
+    pub applied: Revision,
+    /// Bytes of samples in its heads.
+    pub head_bytes: u64,
+    /// What is wrong with it, in words for an operator.
+    pub degraded: Vec<String>,
+    /// What only the leader knows.
+    pub leading: Option<Leading>,
+}
+
+/// What the leader knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leading {
+    /// The term that it leads in.
+    pub term: u64,
+    /// The revision up to which the bucket holds the index; the lowest there is before it has stored any.
+    pub stored: Revision,
+    /// How many nodes may be lost now before writes stop.
+    pub node_losses: u64,
+    /// For how long each node has been silent, in milliseconds; who was not heard of in this term is left out.
+    pub silent_ms: BTreeMap<NodeId, u64>,
+    /// What is wrong with the cluster, in words for an operator.
+    pub degraded: Vec<String>,
+}
+
 /// What is asked of a head.
 #[derive(Debug, Clone)]
 pub struct HeadQuestion {
@@ -56,6 +85,19 @@ pub struct HeadQuestion {
 fn put_text(out: &mut Vec<u8>, text: &str) {
     put_varint(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
+}
+
+fn put_texts(out: &mut Vec<u8>, texts: &[String]) {
+    put_varint(out, texts.len() as u64);
+    texts.iter().for_each(|text| put_text(out, text));
+}
+
+fn read_texts(reader: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
+    let mut texts = Vec::new();
+    for _ in 0..reader.count(1)? {
+        texts.push(reader.str()?.to_owned());
+    }
+    Ok(texts)
 }
 
 fn put_revision(out: &mut Vec<u8>, revision: Revision) {
@@ -116,6 +158,53 @@ impl Renewed {
             _ => return Err(reader.error("unknown answer to a renewal")),
         };
         whole(&reader, renewed)
+    }
+}
+
+impl NodeSays {
+    /// The body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_revision(&mut out, self.applied);
+        put_varint(&mut out, self.head_bytes);
+        put_texts(&mut out, &self.degraded);
+        out.push(u8::from(self.leading.is_some()));
+        if let Some(leading) = &self.leading {
+            put_varint(&mut out, leading.term);
+            put_revision(&mut out, leading.stored);
+            put_varint(&mut out, leading.node_losses);
+            put_varint(&mut out, leading.silent_ms.len() as u64);
+            for (node, ms) in &leading.silent_ms {
+                out.extend_from_slice(&node.0.to_le_bytes());
+                put_varint(&mut out, *ms);
+            }
+            put_texts(&mut out, &leading.degraded);
+        }
+        out
+    }
+
+    /// Reads what [`NodeSays::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<NodeSays, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let (applied, head_bytes) = (read_revision(&mut reader)?, reader.varint()?);
+        let degraded = read_texts(&mut reader)?;
+        let leading = match reader.u8()? {
+            0 => None,
+            1 => Some(Leading::read(&mut reader)?),
+            _ => return Err(reader.error("a flag is 0 or 1")),
+        };
+        whole(&reader, NodeSays { applied, head_bytes, degraded, leading })
+    }
+}
+
+impl Leading {
+    fn read(reader: &mut Reader<'_>) -> Result<Leading, DecodeError> {
+        let (term, stored, node_losses) = (reader.varint()?, read_revision(reader)?, reader.varint()?);
+        let mut silent_ms = BTreeMap::new();
+        for _ in 0..reader.count(9)? {
+            silent_ms.insert(NodeId(reader.u64()?), reader.varint()?);
+        }
+        Ok(Leading { term, stored, node_losses, silent_ms, degraded: read_texts(reader)? })
     }
 }
 
@@ -269,18 +358,14 @@ pub fn decode_label_sets(bytes: &[u8]) -> Result<Vec<Labels>, DecodeError> {
 /// Names or values.
 pub fn encode_texts(texts: &[String]) -> Vec<u8> {
     let mut out = Vec::new();
-    put_varint(&mut out, texts.len() as u64);
-    texts.iter().for_each(|text| put_text(&mut out, text));
+    put_texts(&mut out, texts);
     out
 }
 
 /// Reads what [`encode_texts`] wrote.
 pub fn decode_texts(bytes: &[u8]) -> Result<Vec<String>, DecodeError> {
     let mut reader = Reader::new(bytes);
-    let mut texts = Vec::new();
-    for _ in 0..reader.count(1)? {
-        texts.push(reader.str()?.to_owned());
-    }
+    let texts = read_texts(&mut reader)?;
     whole(&reader, texts)
 }
 
@@ -323,6 +408,22 @@ mod tests {
         assert_eq!(Renew::decode(&renew.encode()), Ok(renew));
         for renewed in [Renewed::Yes, Renewed::LedBy { node: NodeId(u64::MAX), peer: "b:1".into() }] {
             assert_eq!(Renewed::decode(&renewed.encode()), Ok(renewed));
+        }
+    }
+
+    #[test]
+    fn what_nodes_say_is_read_back() {
+        let at = |position| Revision { incarnation: 1, position };
+        let leading = Leading {
+            term: 3,
+            stored: at(800),
+            node_losses: 1,
+            silent_ms: [(NodeId(1), 0), (NodeId(u64::MAX), 70_000)].into(),
+            degraded: vec!["n2 is silent (node-silent)".into()],
+        };
+        for leading in [None, Some(leading)] {
+            let says = NodeSays { applied: at(900), head_bytes: 1 << 30, degraded: vec!["ä".into()], leading };
+            assert_eq!(NodeSays::decode(&says.encode()), Ok(says));
         }
     }
 
@@ -378,6 +479,7 @@ mod tests {
             let _ = Renew::decode(&bytes).is_ok();
             let _ = Renewed::decode(&bytes).is_ok();
             let _ = HeadQuestion::decode(&bytes).is_ok();
+            let _ = NodeSays::decode(&bytes).is_ok();
             let _ = decode_series(&bytes).is_ok();
             let _ = decode_label_sets(&bytes).is_ok();
             let _ = decode_texts(&bytes).is_ok();
