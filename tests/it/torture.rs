@@ -11,9 +11,10 @@ use anyhow::{Context, Result};
 use tests::Random;
 use tests::Settings;
 use tests::namespaces::Network;
+use tests::torture::below::Under;
 use tests::torture::nemesis::{FAULTS, Fault, GARAGE_FAULTS, live_through, tell, torture};
 use tests::torture::table::Table;
-use tests::torture::world::{Under, World};
+use tests::torture::world::World;
 
 use crate::crash::is_full;
 use crate::settings;

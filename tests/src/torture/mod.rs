@@ -8,12 +8,13 @@
 //! | file | what is in it |
 //! |---|---|
 //! | [`writing`], [`reading`] | the senders and the readers |
-//! | [`world`] | machines, nodes, store, nameserver; what "whole" means |
+//! | [`world`], [`machine`], [`below`] | machines, nodes, nameserver, store; what "well" means |
 //! | [`nemesis`] | which fault comes when, and what is looked at after it |
 //! | [`processes`], [`disks`], [`networks`], [`stores`] | the faults of a cluster that stands |
 //! | [`lives`] | those of one that begins, grows and shrinks |
 //! | [`table`] | what was measured |
 
+pub mod below;
 pub mod disks;
 pub mod findings;
 pub mod gap;

@@ -6,8 +6,9 @@ use anyhow::{Result, bail};
 
 use crate::client::Client;
 use crate::namespaces::{Block, Host};
+use crate::torture::below::Below;
 use crate::torture::processes::probe;
-use crate::torture::world::{Below, World};
+use crate::torture::world::World;
 
 /// Ways that are blocked until [`Blocked::heal`].
 struct Blocked(Vec<(Host, Host, Block)>);

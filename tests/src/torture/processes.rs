@@ -7,7 +7,8 @@ use rustix::process::Signal;
 
 use crate::client::{Client, Response};
 use crate::garage::Garage;
-use crate::torture::world::{Below, World};
+use crate::torture::below::Below;
+use crate::torture::world::World;
 
 /// All nodes must be ready again so long after all were killed.
 const READY_WITHIN: Duration = Duration::from_secs(30);
