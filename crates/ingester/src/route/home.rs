@@ -12,7 +12,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::{NodeId, TenantId};
-use proto::WireLabels;
+use proto::{TimeSeries, WireLabels};
 
 /// Digits of π: nothing up the sleeve.
 const KEYS: [u64; 3] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0];
@@ -44,26 +44,46 @@ pub(crate) struct Remembered {
 /// Of 2 to the power of this.
 const PLACES_LOG2: u32 = 18;
 
+/// Stands for a hash that is not remembered. A series may have it; then it is never remembered. It is also what is found for
+/// labels that do not lie together in a table without anything in their place.
+const UNKNOWN: u64 = 0;
+
 impl Remembered {
     /// Nothing yet.
     pub(crate) fn new() -> Remembered {
         Remembered { places: (0..1_u64 << PLACES_LOG2).map(|_| Default::default()).collect() }
     }
 
-    /// [`series_hash`], remembered.
-    #[inline]
-    pub(crate) fn series_hash(&self, tenant: u64, labels: &WireLabels<'_>) -> u64 {
-        let Some(bytes) = labels.as_contiguous() else { return series_hash(tenant, labels) };
-        let spelled = spelled_hash(tenant, bytes);
-        let (check, remembered) = &self.places[(spelled >> (u64::BITS - PLACES_LOG2)) as usize];
-        let hash = remembered.load(Ordering::Relaxed);
-        if check.load(Ordering::Relaxed) ^ hash == spelled {
-            return hash;
+    /// [`series_hash`] of each series, remembered.
+    ///
+    /// In two passes: a place is far from the one before, so a look is a wait for memory, and the second pass waits for
+    /// many at once. (In one pass it took 180 ns a series, as long as the sum that it saves.)
+    pub(crate) fn series_hashes(&self, tenant: u64, series: &[TimeSeries<'_>]) -> Vec<u64> {
+        let spelled = |series: &TimeSeries<'_>| series.labels.as_contiguous().map_or(0, |b| spelled_hash(tenant, b));
+        let mut hashes: Vec<u64> = series.iter().map(spelled).collect();
+        for hash in &mut hashes {
+            let spelled = *hash;
+            let (check, remembered) = self.place(spelled);
+            let found = remembered.load(Ordering::Relaxed);
+            *hash = if check.load(Ordering::Relaxed) ^ found == spelled { found } else { UNKNOWN };
         }
-        let hash = series_hash(tenant, labels);
-        remembered.store(hash, Ordering::Relaxed);
-        check.store(hash ^ spelled, Ordering::Relaxed);
-        hash
+        for (hash, series) in hashes.iter_mut().zip(series) {
+            if *hash == UNKNOWN {
+                *hash = series_hash(tenant, &series.labels);
+                if let Some(bytes) = series.labels.as_contiguous() {
+                    let spelled = spelled_hash(tenant, bytes);
+                    let (check, remembered) = self.place(spelled);
+                    remembered.store(*hash, Ordering::Relaxed);
+                    check.store(*hash ^ spelled, Ordering::Relaxed);
+                }
+            }
+        }
+        hashes
+    }
+
+    #[inline]
+    fn place(&self, spelled: u64) -> &(AtomicU64, AtomicU64) {
+        &self.places[(spelled >> (u64::BITS - PLACES_LOG2)) as usize]
     }
 }
 
@@ -164,10 +184,9 @@ mod tests {
         }
         let bytes = builder.finish();
         let request = proto::decode_write_request(&bytes, &DecodeLimits::default()).unwrap();
+        let want: Vec<u64> = request.series.iter().map(|series| series_hash(tenant, &series.labels)).collect();
         for _ in 0..2 {
-            for series in &request.series {
-                assert_eq!(remembered.series_hash(tenant, &series.labels), series_hash(tenant, &series.labels));
-            }
+            assert!(remembered.series_hashes(tenant, &request.series) == want);
         }
     }
 
