@@ -25,6 +25,9 @@ pub(crate) const WINDOW_BYTES: u32 = 4 << 20;
 /// Received bytes that one call may hold before they are read.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 
+/// Bytes in one frame: a part or a head's answer is many of HTTP/2's default of 16 KiB.
+pub(crate) const FRAME_BYTES_MAX: u32 = 256 << 10;
+
 /// An open connection. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Connection {
@@ -50,6 +53,7 @@ pub(crate) async fn connect(
         .timer(TokioTimer::new())
         .initial_connection_window_size(WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
         .keep_alive_interval(settings.ping_interval)
         .keep_alive_timeout(settings.ping_timeout)
         .keep_alive_while_idle(true)

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_rustls::TlsAcceptor;
 
-use crate::connect::{EXPORTER_LABEL, STREAM_WINDOW_BYTES, WINDOW_BYTES};
+use crate::connect::{EXPORTER_LABEL, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES, WINDOW_BYTES};
 use crate::error::{Refusal, RefusalKind};
 use crate::hello::{Hello, HelloError, welcome};
 use crate::message::{Lane, Message};
@@ -144,6 +144,7 @@ impl Server {
             .timer(TokioTimer::new())
             .initial_connection_window_size(WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
             .max_concurrent_streams(settings.calls_per_connection_max)
             .keep_alive_interval(settings.ping_interval)
             .keep_alive_timeout(settings.ping_timeout)

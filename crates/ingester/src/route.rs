@@ -18,8 +18,8 @@ mod passed_over;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -95,6 +95,8 @@ pub(crate) struct Router {
     /// Told when a node is found to be silent, for whoever waits for it.
     silenced: watch::Sender<()>,
     in_flight_bytes: Arc<AtomicUsize>,
+    /// Made when there is something to split.
+    remembered: OnceLock<home::Remembered>,
 }
 
 impl Router {
@@ -105,6 +107,7 @@ impl Router {
             passed_over: Mutex::new(PassedOver::new(RULES)),
             silenced: watch::Sender::new(()),
             in_flight_bytes: Arc::default(),
+            remembered: OnceLock::new(),
         }
     }
 
@@ -311,11 +314,13 @@ impl Shared {
             return Ok(());
         }
         let tenant_hash = home::tenant_hash(tenant);
-        let home_of = |series: &proto::TimeSeries<'_>| match here {
+        let remembered = self.router.remembered.get_or_init(home::Remembered::new);
+        let homes = remembered.series_hashes(tenant_hash, &request.series);
+        let home_of = |(hash, series): (u64, &proto::TimeSeries<'_>)| match here {
             Some(here) if series.wire.len() > PART_BYTES_MAX => here,
-            _ => home::home(home::series_hash(tenant_hash, &series.labels), candidates),
+            _ => home::home(hash, candidates),
         };
-        let homes: Vec<usize> = request.series.iter().map(home_of).collect();
+        let homes: Vec<usize> = homes.into_iter().zip(&request.series).map(home_of).collect();
         // Metadata are of no series: they stay where they came, if anything does.
         let home_of_metadata = here.unwrap_or_else(|| home::home(tenant_hash, candidates));
         let mut bytes = vec![0; candidates.len()];

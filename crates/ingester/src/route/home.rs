@@ -5,12 +5,14 @@
 //! it is home to from then on leave theirs. Nothing depends on it but locality, so the hash needs no secret; but it
 //! must not change while nodes of two versions are in one cluster.
 //!
-//! The hash of a series is a sum over its labels: that is the same in any order, so nothing is sorted, and nothing needs
-//! to be remembered of a series. (A table of homes by the hash that `append` computes was considered: finding a series
-//! in it costs as much as this sum.)
+//! The hash of a series is a sum over its labels, which is the same in any order: nothing is sorted. It takes some 300 ns, as
+//! labels are short and of all lengths; so it is remembered ([`Remembered`]) by another hash, of the labels' bytes as they
+//! lie on the wire, which takes a sixth of that.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::{NodeId, TenantId};
-use proto::WireLabels;
+use proto::{TimeSeries, WireLabels};
 
 /// Digits of π: nothing up the sleeve.
 const KEYS: [u64; 3] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0];
@@ -28,6 +30,79 @@ pub(crate) fn series_hash(tenant: u64, labels: &WireLabels<'_>) -> u64 {
         value => hash(hash(tenant, name), value),
     };
     labels.iter().map(label).fold(tenant, u64::wrapping_add)
+}
+
+/// Hashes of the series that came lately: 4 MiB.
+///
+/// Each has one place, where the next one that has it too takes its own. Nothing is locked: half a pair that another
+/// thread writes at the same time does not fit the other half, and is not taken.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    places: Box<[(AtomicU64, AtomicU64)]>,
+}
+
+/// Of 2 to the power of this.
+const PLACES_LOG2: u32 = 18;
+
+/// Stands for a hash that is not remembered. A series may have it; then it is never remembered. It is also what is found for
+/// labels that do not lie together in a table without anything in their place.
+const UNKNOWN: u64 = 0;
+
+impl Remembered {
+    /// Nothing yet.
+    pub(crate) fn new() -> Remembered {
+        Remembered { places: (0..1_u64 << PLACES_LOG2).map(|_| Default::default()).collect() }
+    }
+
+    /// [`series_hash`] of each series, remembered.
+    ///
+    /// In two passes: a place is far from the one before, so a look is a wait for memory, and the second pass waits for
+    /// many at once. (In one pass it took 180 ns a series, as long as the sum that it saves.)
+    pub(crate) fn series_hashes(&self, tenant: u64, series: &[TimeSeries<'_>]) -> Vec<u64> {
+        let spelled = |series: &TimeSeries<'_>| series.labels.as_contiguous().map_or(0, |b| spelled_hash(tenant, b));
+        let mut hashes: Vec<u64> = series.iter().map(spelled).collect();
+        for hash in &mut hashes {
+            let spelled = *hash;
+            let (check, remembered) = self.place(spelled);
+            let found = remembered.load(Ordering::Relaxed);
+            *hash = if check.load(Ordering::Relaxed) ^ found == spelled { found } else { UNKNOWN };
+        }
+        for (hash, series) in hashes.iter_mut().zip(series) {
+            if *hash == UNKNOWN {
+                *hash = series_hash(tenant, &series.labels);
+                if let Some(bytes) = series.labels.as_contiguous() {
+                    let spelled = spelled_hash(tenant, bytes);
+                    let (check, remembered) = self.place(spelled);
+                    remembered.store(*hash, Ordering::Relaxed);
+                    check.store(*hash ^ spelled, Ordering::Relaxed);
+                }
+            }
+        }
+        hashes
+    }
+
+    #[inline]
+    fn place(&self, spelled: u64) -> &(AtomicU64, AtomicU64) {
+        &self.places[(spelled >> (u64::BITS - PLACES_LOG2)) as usize]
+    }
+}
+
+/// A hash of bytes that are many, 32 at a time.
+#[inline]
+fn spelled_hash(seed: u64, bytes: &[u8]) -> u64 {
+    let mut lanes = [seed ^ KEYS[0], seed ^ KEYS[1] ^ bytes.len() as u64];
+    let mut take = |block: &[u8; 32]| {
+        let (words, _) = block.as_chunks::<8>();
+        let word = |i: usize| u64::from_le_bytes(words[i]);
+        lanes[0] = fold(lanes[0] ^ word(0), KEYS[1] ^ word(1));
+        lanes[1] = fold(lanes[1] ^ word(2), KEYS[2] ^ word(3));
+    };
+    let (blocks, tail) = bytes.as_chunks::<32>();
+    blocks.iter().for_each(&mut take);
+    let mut last = [0; 32];
+    last[..tail.len()].copy_from_slice(tail);
+    take(&last);
+    fold(lanes[0] ^ lanes[1].rotate_left(32), KEYS[0])
 }
 
 /// Which of the nodes is home to a series: its place in `nodes`, which holds at least one.
@@ -95,6 +170,24 @@ mod tests {
             hash_of("t", &[("__name__", "m"), ("job", "a")]),
         ];
         assert!(others.iter().all(|other| *other != canonical), "{others:?}");
+    }
+
+    #[test]
+    fn what_is_remembered_is_the_hash() {
+        let remembered = Remembered::new();
+        let tenant = tenant_hash(&TenantId::anonymous());
+        let mut builder = WriteRequestBuilder::new();
+        // So many that some have one place.
+        for i in 0..20_000 {
+            let labels = [("__name__", "m".repeat(i % 70)), ("job", i.to_string())];
+            builder.series_of(labels.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())), &[(1, 1.0)], &[]);
+        }
+        let bytes = builder.finish();
+        let request = proto::decode_write_request(&bytes, &DecodeLimits::default()).unwrap();
+        let want: Vec<u64> = request.series.iter().map(|series| series_hash(tenant, &series.labels)).collect();
+        for _ in 0..2 {
+            assert!(remembered.series_hashes(tenant, &request.series) == want);
+        }
     }
 
     /// Nodes of two versions are in one cluster while it is upgraded.
