@@ -1,5 +1,6 @@
 //! Three nodes: any takes writes and answers, each may fail, and nothing that was acked is lost.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model::{TimestampMs, Value};
@@ -273,4 +274,49 @@ fn writes_go_on_when_a_home_is_killed() {
         .map(Option::unwrap_or_default)
         .sum();
     assert!(failed_over > 0.0, "somebody has met the dead node");
+}
+
+#[test]
+fn an_old_copy_of_a_disk_is_refused_though_all_others_were_restarted_since() {
+    let mut cluster = cluster(Kind::Directory).unwrap();
+    check_all_see_all(&cluster, 0, 6, 0);
+    let copied = (cluster.leader() + 1) % 3;
+    cluster.nodes[copied].kill().unwrap();
+    let index = cluster.nodes[copied].data().join("index");
+    let copy = tempfile::tempdir().unwrap();
+    let copy_files = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    copy_files(&index, copy.path());
+    let notes = cluster.shared_folder().join("replicas");
+    let written = |notes: &Path| -> Vec<Vec<u8>> {
+        let mut files: Vec<_> = std::fs::read_dir(notes).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().filter_map(|file| std::fs::read(file).ok()).collect()
+    };
+    let before = written(&notes);
+    // It lives once more, and says so where it outlives all of them.
+    cluster.nodes[copied].start_again().unwrap();
+    wait_for("the next start is noted", || {
+        let changed = written(&notes).iter().filter(|note| !before.contains(note)).count();
+        (changed > 0).then_some(())
+    });
+    check_all_see_all(&cluster, 6, 12, 6);
+    cluster.nodes.iter_mut().for_each(|node| node.kill().unwrap());
+    std::fs::remove_dir_all(&index).unwrap();
+    copy_files(copy.path(), &index);
+
+    cluster.nodes.iter_mut().for_each(|node| node.spawn_again().unwrap());
+    let node = &mut cluster.nodes[copied];
+    assert!(!node.process().wait().unwrap().success());
+    assert!(node.process().output().contains("replica-went-back"), "{}", node.process().output());
+    for number in (0..3).filter(|number| *number != copied) {
+        cluster.nodes[number].wait_until_ready().unwrap();
+        let client = cluster.nodes[number].client();
+        wait_for("everything is found", || (newest_count(client) == Some(12)).then_some(()));
+    }
 }

@@ -52,11 +52,16 @@ impl Cluster {
         });
     }
 
+    /// Where the bucket lies if the nodes share a directory.
+    pub fn shared_folder(&self) -> PathBuf {
+        self.folder.path().join("bucket")
+    }
+
     fn settings_of(&self, number: usize, peer: SocketAddr) -> Settings {
         let mut settings = match &self.store {
             // The one that nodes can share.
             Store::Directory => {
-                let bucket: PathBuf = self.folder.path().join("bucket");
+                let bucket = self.shared_folder();
                 self.settings.clone().argument(format!("--bucket=file://{}", bucket.display()))
             }
             store => store.apply(self.settings.clone()),

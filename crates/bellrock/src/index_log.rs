@@ -8,8 +8,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use bucket::{Bucket, Cluster, Folder};
-use consensus::{Group, Machine, Start};
+use consensus::{Group, Machine, StandingRefused, Start};
 use index::{Applied, Entry, Index, Refused};
+use model::NodeId;
 use runtime::Random;
 
 /// The index as consensus keeps it.
@@ -50,6 +51,7 @@ pub async fn open(
             return Ok(Opened::Joining(group));
         }
         check_bucket(&group, bucket, cluster(bucket, random, folder, true).await?).await?;
+        check_standing(&group, bucket).await?;
         return Ok(Opened::Whole(group));
     }
     let cluster = cluster(bucket, random, folder, false).await?;
@@ -91,6 +93,22 @@ async fn check_bucket(group: &IndexGroup, bucket: &Bucket, cluster: Cluster) -> 
         compactor::check_index_is_newest(bucket, group.read(|index| index.revision())).await?;
     }
     Ok(())
+}
+
+/// Errors if the replica had more when its node last looked at the bucket: its disk was set back, and it must not vote.
+async fn check_standing(group: &IndexGroup, bucket: &Bucket) -> Result<()> {
+    let own = group.standing();
+    let Some(noted) = bucket.replica(NodeId(own.id)).await? else { return Ok(()) };
+    let checks = [
+        // This start is one more.
+        ("boot", own.boots.saturating_sub(1), noted.boots),
+        ("term", own.term, noted.term),
+        ("last position", own.last_index, noted.applied),
+    ];
+    match checks.into_iter().find(|(_, told, seen)| told < seen) {
+        Some((what, told, seen)) => Err(StandingRefused { id: own.id, what, told, seen }.into()),
+        None => Ok(()),
+    }
 }
 
 /// The cluster that an index is of.
@@ -187,6 +205,28 @@ mod tests {
         let cluster = data.bucket().await.bootstrap(&Random::from_seed(2)).await.unwrap();
         let index = data.open().await.unwrap();
         assert_eq!(index.read(|index| index.cluster()), cluster.id);
+    }
+
+    #[tokio::test]
+    async fn an_old_copy_of_the_log_is_refused() {
+        let data = Data { dir: tempfile::tempdir().unwrap() };
+        let index = data.open().await.unwrap();
+        let first = index.standing();
+        let applied = index.read(|index| index.revision().position);
+        index.close().await;
+        let bucket = data.bucket().await;
+        let note = |boots: u64, term: u64, applied: u64| bucket::ReplicaNote::new(boots, term, applied);
+        for (ahead, what) in [
+            (note(first.boots + 9, first.term, applied), "boot"),
+            (note(first.boots, first.term + 9, applied), "term"),
+            (note(first.boots, first.term, applied + 900), "last position"),
+        ] {
+            bucket.note_replica(model::NodeId(first.id), &ahead).await.unwrap();
+            let refused = data.refused().await;
+            assert!(refused.contains("(replica-went-back)") && refused.contains(what), "{what}: {refused}");
+        }
+        bucket.note_replica(model::NodeId(first.id), &note(first.boots, first.term, applied)).await.unwrap();
+        data.open().await.unwrap().close().await;
     }
 
     #[tokio::test]

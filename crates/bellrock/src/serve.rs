@@ -409,7 +409,8 @@ fn run_compactor(tasks: &Tasks, member: Member, parts: compactor::Parts) -> watc
     stored
 }
 
-/// Stops the process when the bucket has become another cluster's, or a later life's of this one.
+/// Stops the process when the bucket has become another cluster's, or a later life's of this one. Notes there what this
+/// node's replica of the index has.
 ///
 /// It looks on while what was accepted is flushed and cut: until then writes are still answered.
 fn check_cluster(tasks: &Tasks, bucket: Bucket, member: Member, clock: Arc<dyn Clock>) {
@@ -418,11 +419,15 @@ fn check_cluster(tasks: &Tasks, bucket: Bucket, member: Member, clock: Arc<dyn C
     // Each look counts from its beginning, so one attempt that takes its time is better than none that is given up.
     let bucket = bucket.with_patience(Duration::ZERO);
     tasks.spawn("bucket.check_cluster", Stage::Closing, async move {
+        let mut noted = None;
         loop {
             let at = clock.boottime();
             let interval = match bucket.check_cluster(&expected).await {
                 Ok(()) => {
                     member.bucket_seen(at);
+                    if let Err(error) = member.note_replica(&bucket, &mut noted).await {
+                        tracing::warn!(error = chain(&error), "what this replica has not noted in the bucket");
+                    }
                     CHECK_CLUSTER_INTERVAL
                 }
                 Err(error) if error.kind() == bucket::ErrorKind::OtherCluster => {

@@ -161,6 +161,16 @@ pub enum BucketError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What was noted of a replica is not what was written.
+    #[error(
+        "{path} can't be read: {reason}. Delete it if no disk of that node was set back: it is written again (replica-file-corrupt)"
+    )]
+    ReplicaFile {
+        /// The object.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The directory's bucket lies elsewhere now.
     #[error("the bucket in {from} has moved to {to}: start with {settings} (bucket-moved)")]
     Moved {
@@ -211,6 +221,7 @@ impl BucketError {
             BucketError::TooShort { .. }
             | BucketError::NotEmpty { .. }
             | BucketError::ClusterFile { .. }
+            | BucketError::ReplicaFile { .. }
             | BucketError::Moved { .. }
             | BucketError::MovedFile { .. }
             | BucketError::Moving { .. } => ErrorKind::Corrupt,

@@ -26,6 +26,7 @@ mod patience;
 mod place;
 mod places;
 mod remote;
+mod replica;
 #[cfg(test)]
 #[allow(dead_code, reason = "the harness of the end-to-end tests, which use more of it")]
 #[path = "../../../tests/src/s3.rs"]
@@ -41,4 +42,5 @@ pub use folders::Folder;
 pub use location::{Location, Protocol, Remote};
 pub use moving::{Move, MoveError, MoveProgress, Step};
 pub use place::Listed;
+pub use replica::ReplicaNote;
 pub use store::Bucket;

@@ -9,13 +9,13 @@ use crate::state::{Index, Stage};
 ///
 /// `checkpoint` is what the bucket holds (a checkpoint with its changes), never the index in memory: a
 /// recovery would go back to what the bucket holds. Dead is for ever: with any later state it is true again.
-/// Never true of the cluster's file, checkpoints and changes, which have rules of their own, nor of what the
+/// Never true of the cluster's and replicas' files, checkpoints and changes, which have rules of their own, nor of what the
 /// checkpoint can't know yet: a writer or number of after it.
 pub fn dead(checkpoint: &Index, key: &ObjectKey) -> bool {
     match *key {
         ObjectKey::Segment { writer, n, .. } => segment_is_dead(checkpoint, writer, n),
         ObjectKey::Block { right, attempt } => block_is_dead(checkpoint, BlockId { right, attempt }),
-        ObjectKey::Cluster | ObjectKey::Checkpoint(_) | ObjectKey::Changes { .. } => false,
+        ObjectKey::Cluster | ObjectKey::Replica(_) | ObjectKey::Checkpoint(_) | ObjectKey::Changes { .. } => false,
     }
 }
 

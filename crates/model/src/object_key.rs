@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! cluster.json
+//! replicas/<node>.json                                   what a replica of the index had; written again and again
 //! segments/<incarnation>.<revision>/<n>.<attempt>
 //! blocks/w-<incarnation>.<revision>/<attempt>            the writer's own cut
 //! blocks/a-<incarnation>.<revision>-<lease>/<attempt>    the cut of the writer's adopter
@@ -16,7 +17,7 @@
 
 use std::fmt;
 
-use crate::revision::{Lease, Revision, SegmentNumber, WriterId};
+use crate::revision::{Lease, NodeId, Revision, SegmentNumber, WriterId};
 
 /// What a block is PUT under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +35,8 @@ pub enum Right {
 pub enum ObjectKey {
     /// The cluster's id and incarnation.
     Cluster,
+    /// What a node's replica of the index had: with [`ObjectKey::Cluster`] all that is not write-once.
+    Replica(NodeId),
     /// A segment.
     Segment {
         /// Whose.
@@ -68,6 +71,8 @@ pub enum ObjectKey {
 pub struct ObjectKeyError(String);
 
 impl ObjectKey {
+    /// The folder of what replicas had.
+    pub const REPLICAS: &'static str = "replicas";
     /// The folder of all segments.
     pub const SEGMENTS: &'static str = "segments";
     /// The folder of all blocks.
@@ -105,6 +110,9 @@ fn parse(path: &str) -> Option<ObjectKey> {
     let mut parts = path.split('/');
     let key = match (parts.next()?, parts.next(), parts.next()) {
         ("cluster.json", None, None) => ObjectKey::Cluster,
+        (ObjectKey::REPLICAS, Some(name), None) => {
+            ObjectKey::Replica(NodeId(u64::from_str_radix(name.strip_suffix(".json")?, 16).ok()?))
+        }
         (ObjectKey::SEGMENTS, Some(writer), Some(name)) => {
             let (n, attempt) = name.split_once('.')?;
             ObjectKey::Segment {
@@ -161,6 +169,7 @@ impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             ObjectKey::Cluster => write!(f, "cluster.json"),
+            ObjectKey::Replica(node) => write!(f, "{}/{:016x}.json", Self::REPLICAS, node.0),
             ObjectKey::Segment { writer, n, attempt } => {
                 write!(f, "{}/{}/{n:020}.{attempt}", Self::SEGMENTS, Padded(writer.0))
             }
@@ -189,6 +198,7 @@ mod tests {
         let lease = Lease { incarnation: 2, number: 3 };
         for key in [
             ObjectKey::Cluster,
+            ObjectKey::Replica(NodeId(0xab)),
             ObjectKey::Segment { writer: WriterId(at), n: 9, attempt: 1 },
             ObjectKey::Block { right: Right::Writer(WriterId(at)), attempt: 4 },
             ObjectKey::Block { right: Right::Adopter(WriterId(at), lease), attempt: 0 },
@@ -202,9 +212,16 @@ mod tests {
 
     #[test]
     fn other_names_are_not_keys() {
-        for path in
-            ["", "x", "segments/1.2/3.0", "segments/../x", "blocks/w-1.00000000000000000002/x", "cluster.json/x"]
-        {
+        for path in [
+            "",
+            "x",
+            "replicas/ab.json",
+            "replicas/00000000000000ab",
+            "segments/1.2/3.0",
+            "segments/../x",
+            "blocks/w-1.00000000000000000002/x",
+            "cluster.json/x",
+        ] {
             assert!(ObjectKey::parse(path).is_err(), "{path}");
         }
     }

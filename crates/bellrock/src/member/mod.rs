@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bucket::Cluster;
+use bucket::{Bucket, BucketError, Cluster, ReplicaNote};
 use bytes::Bytes;
 use cluster::{CallError, Discovery, Hello, Host, Message, Peers, Refusal, RefusalKind, Renewal, Sessions};
 use consensus::Standing;
@@ -167,6 +167,24 @@ impl Member {
     /// Says that the bucket belongs to another cluster, or to a later life of this one: no write is answered any more.
     pub fn bucket_lost(&self) {
         *self.shared.bucket_until.lock() = Some(Duration::ZERO);
+    }
+
+    /// Notes in the bucket what this node's replica of the index has, if that is not what was `noted` last: a start with less
+    /// is refused. The only one needs none: a log of its own that is old is found out by what the bucket holds of the index.
+    pub async fn note_replica(&self, bucket: &Bucket, noted: &mut Option<ReplicaNote>) -> Result<(), BucketError> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        let group = self.group();
+        // In this order: what is applied is in the log, and stays there.
+        let applied = group.read(|index| index.revision().position);
+        let standing = group.standing();
+        let note = ReplicaNote::new(standing.boots, standing.term, applied);
+        if *noted != Some(note) {
+            bucket.note_replica(self.node(), &note).await?;
+            *noted = Some(note);
+        }
+        Ok(())
     }
 
     /// Waits until this node has a cluster's index and a session with its leader.
