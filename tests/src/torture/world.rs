@@ -28,6 +28,9 @@ pub const NODES: &str = "nodes.bellrock.test";
 /// All must be well again so long after a fault is over.
 const WELL_WITHIN: Duration = Duration::from_secs(60);
 
+/// The same over three Garages, which need more than a minute to see that one of them is silent.
+const WELL_OVER_GARAGES_WITHIN: Duration = Duration::from_secs(150);
+
 /// Requests that one question of a check is about.
 const REQUESTS_ASKED: usize = 400;
 
@@ -200,10 +203,19 @@ impl World {
         waited.unwrap_or_else(|| bail!("{what}: not within {within:?}\n{}", self.describe()))
     }
 
+    fn well_within(&self) -> Duration {
+        match self.below {
+            Below::S3 { .. } => WELL_WITHIN,
+            Below::Garages { .. } => WELL_OVER_GARAGES_WITHIN,
+        }
+    }
+
     /// Waits until so many more requests were acked.
     pub fn wait_for_acks(&mut self, requests: u64) -> Result<()> {
         let samples = self.writing.acked_samples() + requests * self.writing.known.shape.samples_per_request();
-        self.wait("writes are acked", WELL_WITHIN, |world| (world.writing.acked_samples() >= samples).then_some(()))
+        self.wait("writes are acked", self.well_within(), |world| {
+            (world.writing.acked_samples() >= samples).then_some(())
+        })
     }
 
     /// The machine whose node leads the index, and its term; waited for.
@@ -243,7 +255,7 @@ impl World {
     /// The same, while so many vote.
     pub fn wait_until_voters(&mut self, numbers: &[usize], voters: usize) -> Result<()> {
         let voters = voters as f64;
-        self.wait("all nodes are ready and vote", WELL_WITHIN, |world| {
+        self.wait("all nodes are ready and vote", self.well_within(), |world| {
             let is_well = |number: &usize| {
                 let client = Client::with_timeout(&world.machines[*number].url(), Duration::from_secs(5));
                 client.get("/-/ready", &[]).is_ok_and(|ready| ready.status == 200)
@@ -296,7 +308,7 @@ impl World {
         for first in (from..upto).step_by(REQUESTS_ASKED) {
             let window = Window { sender, requests: first..upto.min(first + REQUESTS_ASKED) };
             // A leader that seems to change for a moment is no fault; an answer of its time is no proof.
-            let answer = self.wait(&format!("{name} answers {window:?}"), WELL_WITHIN, |_| {
+            let answer = self.wait(&format!("{name} answers {window:?}"), self.well_within(), |_| {
                 let answer = known.ask(&client, &window).ok()?.ok()?;
                 answer.warnings.is_empty().then_some(answer)
             })?;
