@@ -13,11 +13,6 @@ const MACHINE_BYTES_UNKNOWN: u64 = 1 << 30;
 /// Heads of all sizes up to this are cut by age alone.
 const HEAD_BYTES_MAX: u64 = 256 << 20;
 
-/// Least time between two flushes of a node among others. A request has a part in every node, so the same samples make as many
-/// segments as there are nodes, and each is committed by most of them: with three nodes that took half of the CPU at the 10 ms
-/// of a single node. Who finds the node idle does not wait.
-const FLUSH_INTERVAL_AMONG_OTHERS: Duration = Duration::from_millis(20);
-
 /// The memory that shares are shares of.
 pub fn memory_total_bytes() -> u64 {
     runtime::process::memory_total().map_or(MACHINE_BYTES_UNKNOWN, |total| total.bytes)
@@ -27,9 +22,7 @@ pub fn memory_total_bytes() -> u64 {
 pub fn ingester(settings: &Settings, total_bytes: u64) -> ingester::Settings {
     let memory_bytes_max = settings.memory_max.bytes(total_bytes);
     let defaults = ingester::Settings::default();
-    let is_alone = settings.cluster.peer_listen.is_empty();
     ingester::Settings {
-        flush_interval_min: if is_alone { defaults.flush_interval_min } else { FLUSH_INTERVAL_AMONG_OTHERS },
         limits: ingester_limits(&settings.limits),
         cut_age_max: settings.cut_age_max,
         memory_bytes_max: to_usize(memory_bytes_max),

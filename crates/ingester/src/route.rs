@@ -315,12 +315,12 @@ impl Shared {
         }
         let tenant_hash = home::tenant_hash(tenant);
         let remembered = self.router.remembered.get_or_init(home::Remembered::new);
-        let homes = remembered.series_hashes(tenant_hash, &request.series);
+        let hashes = remembered.series_hashes(tenant_hash, &request.series);
         let home_of = |(hash, series): (u64, &proto::TimeSeries<'_>)| match here {
             Some(here) if series.wire.len() > PART_BYTES_MAX => here,
             _ => home::home(hash, candidates),
         };
-        let homes: Vec<usize> = homes.into_iter().zip(&request.series).map(home_of).collect();
+        let homes: Vec<usize> = hashes.into_iter().zip(&request.series).map(home_of).collect();
         // Metadata are of no series: they stay where they came, if anything does.
         let home_of_metadata = here.unwrap_or_else(|| home::home(tenant_hash, candidates));
         let mut bytes = vec![0; candidates.len()];
