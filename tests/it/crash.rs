@@ -1,6 +1,6 @@
 //! kill -9 under load, during a cut and during recovery: every acked sample is read back, once, bit by bit.
 //!
-//! Twenty rounds on a directory, which take half a minute, ten on each other store; `BELLROCK_FULL=1` also holds the load to 20,000 samples a second, which a
+//! Twenty rounds on a directory, which take half a minute, eleven on each other store; `BELLROCK_FULL=1` also holds the load to 20,000 samples a second, which a
 //! machine that does other things besides may miss.
 
 use std::time::{Duration, Instant};
@@ -32,8 +32,8 @@ pub fn is_full() -> bool {
 
 fn rounds(random: &mut Random, share: usize) -> Vec<Moment> {
     let mut rounds = Vec::new();
-    for (moment, count) in [(Moment::Load, 12), (Moment::Cut, 4), (Moment::Recovery, 4)] {
-        rounds.extend(std::iter::repeat_n(moment, count / share));
+    for (moment, count) in [(Moment::Load, 12_usize), (Moment::Cut, 5), (Moment::Recovery, 3)] {
+        rounds.extend(std::iter::repeat_n(moment, count.div_ceil(share)));
     }
     for i in (1..rounds.len()).rev() {
         rounds.swap(i, random.below(i as u64 + 1) as usize);
