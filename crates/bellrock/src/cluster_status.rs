@@ -112,6 +112,7 @@ fn report(
 fn degraded(nodes: &[NodeReport], said: &BTreeMap<NodeId, Result<NodeSays, String>>) -> Vec<String> {
     let says = |node: &NodeReport| said.get(&node.id).and_then(|said| said.as_ref().ok());
     let leading = nodes.iter().filter_map(|node| says(node)?.leading.as_ref()).max_by_key(|leading| leading.term);
+    // Without a leader nobody speaks for the cluster; `unknown` says so.
     let mut degraded = leading.map(|leading| leading.degraded.clone()).unwrap_or_default();
     for node in nodes.iter().filter(|node| node.role != Role::None) {
         let id = format!("({})", node.id);

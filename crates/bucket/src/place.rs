@@ -207,9 +207,12 @@ impl Place {
             return Ok(vec![Bytes::new(); ranges.len()]);
         }
         match self.store.get_ranges(&location, &some).await {
-            Ok(pieces) if pieces.iter().zip(&some).all(|(piece, range)| is_of(piece, range)) => {
+            Ok(pieces)
+                if pieces.len() == some.len() && pieces.iter().zip(&some).all(|(piece, range)| is_of(piece, range)) =>
+            {
                 let mut pieces = pieces.into_iter();
                 let piece = |range: &Range<u64>| match range.start < range.end {
+                    // There is one for each, as was just counted.
                     true => pieces.next().unwrap_or_default(),
                     false => Bytes::new(),
                 };
@@ -224,7 +227,9 @@ impl Place {
                 }
                 match fetched {
                     Err(source) => Err(failed(source)),
-                    Ok(_) => Err(BucketError::sort(Operation::Get, &path, "a range came with another length")),
+                    Ok(_) => {
+                        Err(BucketError::sort(Operation::Get, &path, "a range came with another length, or not at all"))
+                    }
                 }
             }
         }

@@ -109,8 +109,9 @@ impl Bucket {
 
     /// Stores an object; it is durable, whole, when this returns.
     ///
-    /// Keys are write-once: the same bytes again are harmless, others never go under the same key. After an
-    /// error the object may be there or not, now or later: see [`BucketError`].
+    /// Keys are write-once: the same bytes again are harmless, others never go under the same key; but for the cluster's and
+    /// replicas' files, of which the last word counts. After an error the object may be there or not, now or later: see
+    /// [`BucketError`].
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), BucketError> {
         self.put_pieces(key, vec![bytes]).await
     }

@@ -45,6 +45,8 @@ pub(crate) async fn start(shared: &Arc<Shared>) -> Result<(), IngesterError> {
     let (events, inbox) = mpsc::unbounded_channel();
     let mut adoptions = Adoptions { shared: shared.clone(), running: BTreeMap::new(), fencing: Arc::default(), events };
     adoptions.look();
+    // Before this node calls itself ready.
+    adoptions.report();
     shared.parts.tasks.spawn("ingester.adopt", Stage::Flushing, adoptions.run(inbox));
     Ok(())
 }

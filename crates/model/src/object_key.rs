@@ -1,7 +1,8 @@
 //! Where objects lie in the bucket. Every key is made here, from typed parts, and nowhere else.
 //!
 //! A key begins with its right (PROTOCOL.md, "Who may delete"): the writer or the lease number that it was
-//! PUT under. Keys are write-once: another try of other bytes takes another attempt number.
+//! PUT under. Keys are write-once: another try of other bytes takes another attempt number. The two files that are not
+//! (`cluster.json`, `replicas/`) are nobody's data.
 //!
 //! ```text
 //! cluster.json

@@ -21,7 +21,8 @@ impl Shard {
     }
 }
 
-/// FNV-1a with the finalizer of SplitMix64, without which its low bits are poor. Nothing stored depends on it.
+/// FNV-1a with the finalizer of SplitMix64, without which its low bits are poor. Nothing stored depends on it, but the nodes
+/// of a query do: it must not change while nodes of two versions are in one cluster.
 fn hash(bytes: &[u8]) -> u64 {
     let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let mut hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, fold);
@@ -33,6 +34,15 @@ fn hash(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Else a series would be in two shards of a query, or in none, while a cluster is upgraded.
+    #[test]
+    fn the_hash_stays_what_it_is() {
+        let labels = Labels::from_pairs([("__name__", "node_cpu_seconds_total"), ("cpu", "0")]).unwrap();
+        assert_eq!(hash(labels.as_bytes()), HASH_OF_VERSION_1);
+    }
+
+    const HASH_OF_VERSION_1: u64 = 3_584_425_618_996_948_052;
 
     #[test]
     fn each_series_is_in_one_shard_and_shards_are_of_a_size() {

@@ -514,7 +514,7 @@ impl Host for Member {
 /// The session as the ingester sees it.
 impl ingester::SessionGuard for Member {
     fn deadline(&self) -> Option<Duration> {
-        // Nobody could fence the only one.
+        // Nobody could fence the only one. Of others, who never had a session may answer nothing.
         let session = (!self.is_alone()).then(|| self.shared.session_until.borrow().unwrap_or_default());
         let bucket = *self.shared.bucket_until.lock();
         session.into_iter().chain(bucket).min()

@@ -46,6 +46,7 @@ impl Member {
             applied: self.group().read(|index| index.revision()),
             head_bytes: self.shared.heads.get().map_or(0, |heads| heads.0.memory_bytes() as u64),
             degraded,
+            // The lowest revision there is: nothing is known to be stored.
             leading: self.leading(says.map(|says| *says.stored.borrow()).unwrap_or_default()),
         }
     }
@@ -91,6 +92,7 @@ impl Member {
     }
 
     fn tell_silent(&self, node: NodeId, silent: Duration, losses: usize) -> String {
+        // A member is named in the index soon after it is one; until then its id has to do.
         let name = self.group().read(|index| index.node(node).map(|info| info.name.clone())).unwrap_or_default();
         let more = match losses {
             0 => "until then writes stop if another voter is lost".to_owned(),
