@@ -50,7 +50,7 @@ impl NodeHealth {
 impl Health for NodeHealth {
     fn report(&self) -> HealthReport {
         let mut report = self.own();
-        report.notices.extend(self.member.get().map(Member::silent_members).unwrap_or_default());
+        report.notices.extend(self.member.get().map(Member::complaints_of_members).unwrap_or_default());
         report
     }
 }

@@ -18,6 +18,9 @@ use crate::health::NodeHealth;
 /// A node that does not answer by then is reported as that.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 
+/// Clocks that differ by more are told of: more than a renewal takes on its way, and far less than refuses samples.
+const CLOCKS_APART_MAX_MS: u64 = 5_000;
+
 /// What this node says, but for what `Member` knows itself.
 pub struct Says {
     /// What keeps it from its work.
@@ -62,7 +65,7 @@ impl Member {
             (node, silent.as_millis() as u64)
         });
         let node_losses = self.losses_survived() as u64;
-        Some(Leading { term, stored, node_losses, silent_ms: silent.collect(), degraded: self.silent_members() })
+        Some(Leading { term, stored, node_losses, silent_ms: silent.collect(), degraded: self.complaints_of_members() })
     }
 
     /// How many nodes may be lost now, as the leader counts: those that have renewed lately.
@@ -75,8 +78,13 @@ impl Member {
         losses_survived(&self.group().members(), is_there)
     }
 
-    /// The members that the leader has not heard of for longer than a session lasts, in words.
-    pub fn silent_members(&self) -> Vec<String> {
+    /// What is wrong with the other members as the leader sees them, in words; nothing elsewhere.
+    pub fn complaints_of_members(&self) -> Vec<String> {
+        self.silent_members().into_iter().chain(self.differing_clocks()).collect()
+    }
+
+    /// The members that the leader has not heard of for longer than a session lasts.
+    fn silent_members(&self) -> Vec<String> {
         let Some((_, since)) = *self.shared.leads.lock() else { return Vec::new() };
         let (now, members) = (self.shared.clock.boottime(), self.group().members());
         let renewals = self.shared.sessions.renewals();
@@ -91,9 +99,24 @@ impl Member {
         silent.map(|(node, silent)| self.tell_silent(node, silent, losses)).collect()
     }
 
+    /// The nodes with a session whose wall clock was not the leader's when they renewed last.
+    fn differing_clocks(&self) -> Vec<String> {
+        if self.shared.leads.lock().is_none() {
+            return Vec::new();
+        }
+        let now = self.shared.clock.boottime();
+        let renewals = self.shared.sessions.renewals().into_iter();
+        let lately = renewals.filter(|(_, renewal)| now.saturating_sub(renewal.at) <= SESSION_MAX);
+        lately.filter_map(|(node, renewal)| tell_clock(&self.name_of(node), node, renewal.clock_ahead_ms)).collect()
+    }
+
+    /// A member is named in the index soon after it is one; until then its id has to do.
+    fn name_of(&self, node: NodeId) -> String {
+        self.group().read(|index| index.node(node).map(|info| info.name.clone())).unwrap_or_default()
+    }
+
     fn tell_silent(&self, node: NodeId, silent: Duration, losses: usize) -> String {
-        // A member is named in the index soon after it is one; until then its id has to do.
-        let name = self.group().read(|index| index.node(node).map(|info| info.name.clone())).unwrap_or_default();
+        let name = self.name_of(node);
         let more = match losses {
             0 => "until then writes stop if another voter is lost".to_owned(),
             losses => format!("until then {losses} more may be lost"),
@@ -117,5 +140,31 @@ impl Member {
             (node, said.and_then(|said| NodeSays::decode(&said).map_err(|error| error.to_string())))
         });
         join_all(asked).await.into_iter().collect()
+    }
+}
+
+/// What to say of a clock that is this much ahead of the leader's (below 0: behind); `None`: as good as the same.
+fn tell_clock(name: &str, node: NodeId, ahead_ms: i64) -> Option<String> {
+    let how = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    (ahead_ms.unsigned_abs() > CLOCKS_APART_MAX_MS).then(|| {
+        format!(
+            "the clock of node {name} ({node}) is {} s {how} the leader's: have both set by NTP; a node refuses samples that \
+             its own clock takes to be far in the future (clock-differs)",
+            ahead_ms.unsigned_abs() / 1000
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clocks_that_are_far_apart_are_told_of() {
+        let told = |ahead_ms| tell_clock("n2", NodeId(2), ahead_ms);
+        assert_eq!([told(0), told(5_000), told(-5_000)], [None, None, None]);
+        let (ahead, behind) = (told(7_900).unwrap(), told(i64::MIN).unwrap());
+        assert!(ahead.contains("node n2 (") && ahead.contains("is 7 s ahead of the leader's"), "{ahead}");
+        assert!(behind.contains(" s behind the leader's"), "{behind}");
     }
 }
