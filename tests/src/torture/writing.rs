@@ -28,7 +28,7 @@ const SHUNNED_FOR: Duration = Duration::from_secs(3);
 const REQUESTS_AT_ONE_NODE_MAX: u64 = 200;
 
 /// How long it is remembered when what was acked: longer than a warning may say that an answer is old.
-const REMEMBERED_FOR: Duration = Duration::from_secs(300);
+const REMEMBERED_FOR: Duration = Duration::from_secs(900);
 
 /// The senders, and what was acked.
 #[derive(Debug)]
