@@ -50,6 +50,9 @@ enum Rule {
     Same,
     /// The series and their order.
     InOrder,
+    /// The series and the order of their values: `sort` leaves those that tie in the order in which the store happens to
+    /// find them, in Prometheus too.
+    InOrderOfValues,
     /// The series, but for those that tie: which of them `topk` keeps follows the order in which the store happens to
     /// find them, in Prometheus too.
     ButTies,
@@ -57,8 +60,10 @@ enum Rule {
 
 impl Rule {
     fn of(expression: &str) -> Rule {
-        if expression.starts_with("sort") {
+        if expression.starts_with("sort_by_label") {
             Rule::InOrder
+        } else if expression.starts_with("sort") {
+            Rule::InOrderOfValues
         } else if expression.starts_with("topk") || expression.starts_with("bottomk") {
             Rule::ButTies
         } else {
@@ -118,7 +123,7 @@ impl Comparison {
             let range = (peer.range(expression, steps)?, bellrock.range(expression, steps)?);
             let rule = Rule::of(expression);
             let mut lines = differences("instant", &instant.0, &instant.1, rule);
-            let rule = if rule == Rule::InOrder { Rule::Same } else { rule };
+            let rule = if rule == Rule::ButTies { rule } else { Rule::Same };
             lines.extend(differences("range", &range.0, &range.1, rule));
             outcome.asked += 1;
             outcome.equal += usize::from(lines.is_empty());
@@ -183,8 +188,14 @@ fn compare_data(peer: &Data, ours: &Data, rule: Rule) -> Vec<String> {
             let at = |vector: &[(Labels, Value)]| -> Vec<(Labels, Samples)> {
                 vector.iter().map(|(labels, v)| (labels.clone(), one_sample(v))).collect()
             };
-            let mut found = compare_series(&at(a), &at(b), rule);
-            if rule == Rule::InOrder && found.is_empty() && a.iter().zip(b).any(|(a, b)| a.0 != b.0) {
+            let (a, b) = (at(a), at(b));
+            let mut found = compare_series(&a, &b, rule);
+            let is_same_place = |(a, b): (&(Labels, Samples), &(Labels, Samples))| match rule {
+                Rule::InOrder => a.0 == b.0,
+                Rule::InOrderOfValues => a.1.floats.iter().zip(&b.1.floats).all(|(a, b)| values_are_equal(*a, *b)),
+                Rule::Same | Rule::ButTies => true,
+            };
+            if found.is_empty() && !a.iter().zip(&b).all(is_same_place) {
                 found.push("the same series in another order".into());
             }
             found
@@ -277,15 +288,19 @@ mod tests {
     }
 
     #[test]
-    fn only_topk_may_choose_among_ties() {
-        let vector = |names: [&str; 2]| {
-            let one = |name| (crate::labels(name, &[]), Value::Float(1.0));
-            Data::Vector(names.map(one).to_vec())
+    fn ties_may_be_chosen_among_by_topk_and_ordered_by_sort() {
+        let of_values = |series: [(&str, f64); 2]| {
+            Data::Vector(series.map(|(name, v)| (crate::labels(name, &[]), Value::Float(v))).to_vec())
         };
+        let vector = |names: [&str; 2]| of_values(names.map(|name| (name, 1.0)));
         let (a, b) = (vector(["a", "b"]), vector(["b", "c"]));
         assert_eq!(compare_data(&a, &b, Rule::of("topk(2, x)")), Vec::<String>::new());
         assert_eq!(compare_data(&a, &b, Rule::of("x")).len(), 2);
-        assert_eq!(compare_data(&a, &vector(["b", "a"]), Rule::of("sort(x)")).len(), 1);
+        assert_eq!(compare_data(&a, &vector(["b", "a"]), Rule::of("sort_by_label(x, \"y\")")).len(), 1);
+        assert_eq!(compare_data(&a, &vector(["b", "a"]), Rule::of("sort(x)")).len(), 0);
+        let (up, down) = (of_values([("a", 1.0), ("b", 2.0)]), of_values([("b", 2.0), ("a", 1.0)]));
+        assert_eq!(compare_data(&up, &down, Rule::of("sort(x)")).len(), 1);
+        assert_eq!(compare_data(&up, &down, Rule::of("x")).len(), 0);
         assert_eq!(compare_data(&a, &vector(["b", "a"]), Rule::of("x")).len(), 0);
     }
 
