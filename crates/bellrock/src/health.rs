@@ -50,6 +50,7 @@ impl NodeHealth {
 impl Health for NodeHealth {
     fn report(&self) -> HealthReport {
         let mut report = self.own();
+        // Until there is a member, `own` says that the node is starting.
         report.notices.extend(self.member.get().map(Member::complaints_of_members).unwrap_or_default());
         report
     }

@@ -110,8 +110,9 @@ impl Member {
         lately.filter_map(|(node, renewal)| tell_clock(&self.name_of(node), node, renewal.clock_ahead_ms)).collect()
     }
 
-    /// A member is named in the index soon after it is one; until then its id has to do.
+    /// Empty if the index does not know it yet.
     fn name_of(&self, node: NodeId) -> String {
+        // A member is named in the index soon after it is one; until then its id, which is told beside the name, has to do.
         self.group().read(|index| index.node(node).map(|info| info.name.clone())).unwrap_or_default()
     }
 

@@ -108,7 +108,10 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Proposes until it is known to be applied: who leads may change once more on a busy machine.
 async fn propose(node: &Node, text: &str) {
-    while node.group.propose(entry(text)).await.is_err() {}
+    let deadline = SystemClock.boottime() + Duration::from_secs(20);
+    while let Err(error) = node.group.propose(entry(text)).await {
+        assert!(SystemClock.boottime() < deadline, "{text}: {error}");
+    }
 }
 
 /// One voter that two others have joined as voters.
