@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::Host;
 use crate::hello::{Hello, HelloError, greet};
 use crate::message::Lane;
 use crate::security::Security;
@@ -37,18 +38,19 @@ pub(crate) struct Connection {
 
 pub(crate) async fn connect(
     address: &str,
-    own: &Hello,
+    host: &dyn Host,
     lane: Lane,
     security: &Security,
     settings: &Settings,
 ) -> Result<Connection, HelloError> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
-    let host = host_of(address);
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let name = ServerName::try_from(host_of(address).to_owned()).map_err(io::Error::other)?;
     let mut tls = TlsConnector::from(security.client.clone()).connect(name, tcp).await?;
     let exported = tls.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
-    let other = greet(&mut tls, own, lane, security, &exported).await?;
+    // Not before TLS is done: the other side has taken note of what it knows of this node before that.
+    let own = host.hello();
+    let other = greet(&mut tls, &own, lane, security, &exported).await?;
     let (requests, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_connection_window_size(WINDOW_BYTES)

@@ -48,13 +48,16 @@ pub use settings::Settings;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+/// Whether to have anything to do with a node that says this of itself; `Err` in words for both sides.
+pub type Judge = Box<dyn FnOnce(&Hello) -> Result<(), String> + Send>;
+
 /// What this crate needs of the process that it carries messages for.
 pub trait Host: Send + Sync + 'static {
     /// What this node says of itself, now.
     fn hello(&self) -> Hello;
 
-    /// Whether to have anything to do with a node that says this of itself; `Err` in words for both sides.
-    fn judge(&self, other: &Hello) -> Result<(), String>;
+    /// Takes note of what was seen of other nodes by now, to judge by it whoever says hello after this.
+    fn judge(&self) -> Judge;
 
     /// Answers a message. The body is at most [`Message::request_bytes_max`] long.
     fn answer(&self, from: Hello, message: Message, body: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>>;

@@ -323,8 +323,7 @@ impl Shared {
                     let last = line.last_error.lock().clone().unwrap_or_default();
                     return Err(failed(last));
                 }
-                let own = self.parts.host.hello();
-                let made = connect(address, &own, lane, &self.parts.security, settings);
+                let made = connect(address, &*self.parts.host, lane, &self.parts.security, settings);
                 let made = runtime::timeout(clock, settings.connect_timeout, made).await;
                 let made = made.unwrap_or_else(|_| {
                     Err(HelloError::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time")))

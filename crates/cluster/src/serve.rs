@@ -158,18 +158,13 @@ impl Server {
     async fn greet(&self, tcp: TcpStream) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Hello), HelloError> {
         // Answers are small, and someone waits for each.
         tcp.set_nodelay(true)?;
+        // Before TLS, as the other side looks at itself when that is done: so it has all that was seen of it by now.
+        let judge = self.peers.parts().host.judge();
         let mut tls = TlsAcceptor::from(self.peers.parts().security.server.clone()).accept(tcp).await?;
         let exported =
             tls.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
         let own = self.peers.parts().host.hello();
-        let (other, _) = welcome(
-            &mut tls,
-            &own,
-            |other| self.peers.parts().host.judge(other),
-            &self.peers.parts().security,
-            &exported,
-        )
-        .await?;
+        let (other, _) = welcome(&mut tls, &own, judge, &self.peers.parts().security, &exported).await?;
         Ok((tls, other))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,9 @@ use parking_lot::Mutex;
 use runtime::{Registry, SystemClock};
 use tokio::sync::Notify;
 
-use crate::{CallError, Hello, Host, Message, Peers, PeersParts, Refusal, RefusalKind};
+use crate::connect::connect;
+use crate::message::Lane;
+use crate::{CallError, Hello, Host, Judge, Message, Peers, PeersParts, Refusal, RefusalKind};
 use crate::{Secret, Security, Settings, serve, split_posts};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -31,8 +34,9 @@ impl Host for Node {
         self.hello.lock().clone()
     }
 
-    fn judge(&self, _other: &Hello) -> Result<(), String> {
-        self.refuses.lock().clone().map_or(Ok(()), Err)
+    fn judge(&self) -> Judge {
+        let refusal = self.refuses.lock().clone();
+        Box::new(|_| refusal.map_or(Ok(()), Err))
     }
 
     fn answer(&self, from: Hello, message: Message, body: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
@@ -58,20 +62,45 @@ struct Running {
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
-fn start(id: u64, cluster: u128, secret: &[u8]) -> Running {
-    let listener = runtime::listen(&["127.0.0.1:0".parse().unwrap()]).unwrap().remove(0);
-    let address = listener.local_addr().unwrap().to_string();
-    let hello = Hello {
+fn hello(id: u64, cluster: u128) -> Hello {
+    Hello {
         cluster,
         incarnation: 1,
         node: NodeId(id),
         name: format!("node {id}"),
-        peer: address.clone(),
+        peer: String::new(),
         api: String::new(),
         last_index: 0,
         term: 0,
         boots: 1,
-    };
+    }
+}
+
+/// A node whose log grows by one, and whose acks arrive everywhere, whenever another takes note of where it is.
+struct Growing {
+    id: u64,
+    last_index: Arc<AtomicU64>,
+}
+
+impl Host for Growing {
+    fn hello(&self) -> Hello {
+        Hello { last_index: self.last_index.load(Ordering::SeqCst), ..hello(self.id, 7) }
+    }
+
+    fn judge(&self) -> Judge {
+        let seen = self.last_index.fetch_add(1, Ordering::SeqCst) + 1;
+        Box::new(move |other| if other.last_index < seen { Err("went back".to_owned()) } else { Ok(()) })
+    }
+
+    fn answer(&self, _from: Hello, _message: Message, body: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        async move { Ok(body) }.boxed()
+    }
+}
+
+fn start(id: u64, cluster: u128, secret: &[u8]) -> Running {
+    let listener = runtime::listen(&["127.0.0.1:0".parse().unwrap()]).unwrap().remove(0);
+    let address = listener.local_addr().unwrap().to_string();
+    let hello = Hello { peer: address.clone(), ..hello(id, cluster) };
     let node =
         Node { hello: Mutex::new(hello), refuses: Mutex::new(None), posts: Mutex::default(), posted: Notify::new() };
     let node = Arc::new(node);
@@ -101,6 +130,26 @@ fn unreachable(result: Result<impl std::fmt::Debug, CallError>) -> String {
         Err(CallError::Unreachable { reason, .. }) => reason,
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_node_says_where_it_is_after_the_other_took_note_of_it() {
+    let last_index = Arc::new(AtomicU64::new(13));
+    let security = Security::with_secret(&Secret::new(SECRET).unwrap()).unwrap();
+    let peers = Peers::new(PeersParts {
+        host: Arc::new(Growing { id: 1, last_index: last_index.clone() }),
+        security: security.clone(),
+        settings: Settings::default(),
+        clock: SystemClock::shared(),
+        registry: Registry::new(),
+        unreachable: Arc::new(|_| ()),
+    });
+    let listener = runtime::listen(&["127.0.0.1:0".parse().unwrap()]).unwrap().remove(0);
+    let address = listener.local_addr().unwrap().to_string();
+    runtime::spawn(async move { serve(&peers, vec![listener], std::future::pending()).await });
+    let caller = Growing { id: 2, last_index };
+    let connected = connect(&address, &caller, Lane::Control, &security, &Settings::default()).await;
+    assert_eq!(connected.map(|connection| connection.other.node).map_err(|error| error.to_string()), Ok(NodeId(1)));
 }
 
 #[tokio::test]
@@ -214,8 +263,8 @@ async fn certificates_of_one_ca_prove_a_node() {
             };
             let served = Peers::new(parts);
             runtime::spawn(async move { serve(&served, vec![listener], std::future::pending()).await });
-            let caller = Hello { node: NodeId(2), ..own };
-            crate::connect::connect(&address, &caller, crate::message::Lane::Control, &with, &Settings::default()).await
+            let caller = start(2, 7, SECRET).node;
+            connect(&address, &*caller, Lane::Control, &with, &Settings::default()).await
         }
     };
     hear(ours.clone(), theirs).await.map(|_| ()).unwrap();

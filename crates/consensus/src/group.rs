@@ -361,9 +361,15 @@ where
         *self.shared.standing.lock()
     }
 
-    /// Judges what another replica says of itself, and remembers it: less than it had before is refused.
-    pub fn judge(&self, standing: &Standing) -> Result<(), StandingRefused> {
-        self.shared.seen.lock().judge(standing)
+    /// What was seen of the other replicas by now.
+    pub fn seen(&self) -> Seen {
+        self.shared.seen.lock().clone()
+    }
+
+    /// Judges what another replica says of itself, and remembers it: less than it had in `before`, which is to be taken
+    /// before the other begins to say it, is refused.
+    pub fn judge(&self, standing: &Standing, before: &Seen) -> Result<(), StandingRefused> {
+        self.shared.seen.lock().judge(standing, before)
     }
 }
 

@@ -41,5 +41,5 @@ pub use group::{Group, MetricsOnce, Parts};
 pub use machine::{BoxError, Machine};
 pub use members::{Identity, Members, MembersError, Progress, Start};
 pub use settings::Settings;
-pub use standing::{Standing, StandingRefused};
+pub use standing::{Seen, Standing, StandingRefused};
 pub use transport::{NoTransport, Transport};

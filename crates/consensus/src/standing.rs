@@ -36,7 +36,7 @@ pub struct StandingRefused {
 const REPLICAS_MAX: usize = 1000;
 
 /// The most that was seen of each other replica since this process began.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Seen(BTreeMap<u64, Most>);
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,22 +61,25 @@ impl Seen {
         }
     }
 
-    /// Judges and remembers what a replica says of itself.
-    pub fn judge(&mut self, standing: &Standing) -> Result<(), StandingRefused> {
+    /// Judges and remembers what a replica says of itself. `before` is what was seen before it began to say it: what
+    /// it has acked since then may have come on another way and overtaken this. (Starts of a process do not move.)
+    pub fn judge(&mut self, standing: &Standing, before: &Seen) -> Result<(), StandingRefused> {
         let Standing { id, last_index, term, boots } = *standing;
         let most = self.most(id);
-        let acked = if term == most.acked.0 { most.acked.1 } else { 0 };
+        let most_before = before.0.get(&id).copied().unwrap_or_default();
+        let acked = if term == most_before.acked.0 { most_before.acked.1 } else { 0 };
         let checks = [
             ("boot", boots, most.boots),
-            ("term", term, most.term),
-            ("last position", last_index, acked.max(most.committed)),
+            ("term", term, most_before.term),
+            ("last position", last_index, acked.max(most_before.committed)),
         ];
         for (what, told, seen) in checks {
             if told < seen {
                 return Err(StandingRefused { id, what, told, seen });
             }
         }
-        (most.boots, most.term) = (boots, term);
+        most.boots = boots;
+        most.term = most.term.max(term);
         Ok(())
     }
 
@@ -85,5 +88,28 @@ impl Seen {
             self.0.pop_first();
         }
         self.0.entry(id).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_acked_while_it_was_said_does_not_count_against_it() {
+        let standing = |last_index, boots| Standing { id: 1, last_index, term: 2, boots };
+        let mut seen = Seen::default();
+        seen.hear(1, 2, Some(13), 13);
+        let before = seen.clone();
+        // It says 13 on a new connection, appends 14, and its ack on an old one is here first.
+        seen.hear(1, 3, Some(14), 14);
+        assert_eq!(seen.judge(&standing(13, 1), &before), Ok(()));
+        let refused = |what, told, seen| Err(StandingRefused { id: 1, what, told, seen });
+        assert_eq!(seen.clone().judge(&standing(12, 1), &before), refused("last position", 12, 13));
+        let now = seen.clone();
+        assert_eq!(seen.judge(&standing(14, 1), &now), refused("term", 2, 3));
+        // A second process on the folder has been here meanwhile.
+        assert_eq!(seen.judge(&standing(14, 2), &before), Ok(()));
+        assert_eq!(seen.judge(&standing(14, 1), &before), refused("boot", 1, 2));
     }
 }

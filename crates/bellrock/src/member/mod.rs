@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bucket::{Bucket, BucketError, Cluster, ReplicaNote};
 use bytes::Bytes;
-use cluster::{CallError, Discovery, Hello, Host, Message, Peers, Refusal, RefusalKind, Renewal, Sessions};
+use cluster::{CallError, Discovery, Hello, Host, Judge, Message, Peers, Refusal, RefusalKind, Renewal, Sessions};
 use consensus::Standing;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -459,10 +459,14 @@ impl Host for Member {
         }
     }
 
-    fn judge(&self, other: &Hello) -> Result<(), String> {
-        let standing =
-            Standing { id: other.node.0, last_index: other.last_index, term: other.term, boots: other.boots };
-        self.group().judge(&standing).map_err(|refused| refused.to_string())
+    fn judge(&self) -> Judge {
+        let group = self.group();
+        let before = group.seen();
+        Box::new(move |other| {
+            let standing =
+                Standing { id: other.node.0, last_index: other.last_index, term: other.term, boots: other.boots };
+            group.judge(&standing, &before).map_err(|refused| refused.to_string())
+        })
     }
 
     fn answer(&self, from: Hello, message: Message, body: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {

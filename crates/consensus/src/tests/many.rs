@@ -61,6 +61,10 @@ struct Node {
 }
 
 impl Node {
+    fn judge(&self, other: &Node) -> Result<(), StandingRefused> {
+        self.group.judge(&other.group.standing(), &self.group.seen())
+    }
+
     fn open(network: &Network, disk: &Disk, start: Start<super::State>, seed: u64) -> Node {
         let fatal = Arc::new(Mutex::new(Vec::new()));
         let told = fatal.clone();
@@ -153,7 +157,7 @@ async fn one_grows_to_three_and_any_of_them_takes_proposals_and_reads() {
     }
     let members = nodes[1].group.members();
     assert_eq!((members.voters.len(), members.leader), (3, Some(nodes[0].id())));
-    assert!(nodes.iter().all(|node| node.group.judge(&nodes[0].group.standing()).is_ok()));
+    assert!(nodes.iter().all(|node| node.judge(&nodes[0]).is_ok()));
     assert!(nodes.iter().all(|node| node.fatal.lock().is_empty()));
 }
 
@@ -225,13 +229,13 @@ async fn an_old_copy_of_a_disk_is_refused() {
     }
     until("it has them", || third.group.applied() == first.group.applied()).await;
     for node in [&first, &second] {
-        node.group.judge(&third.group.standing()).unwrap();
+        node.judge(&third).unwrap();
     }
     third.cut_off();
     third.group.close().await;
     drop(third);
     let back = Node::open(&Network::default(), &old, Start::Existing, 9);
-    let refused = first.group.judge(&back.group.standing()).unwrap_err();
+    let refused = first.judge(&back).unwrap_err();
     assert_eq!((refused.what, refused.id), ("last position", back.id()));
     assert!(refused.to_string().contains("(replica-went-back)"));
     // Whoever did not ask: the leader's next heartbeat shows it, and it stops before it can vote.

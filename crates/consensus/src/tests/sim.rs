@@ -544,7 +544,9 @@ impl Sim {
         let (a, b) = (self.random.below(5) as usize, self.random.below(5) as usize);
         if let (Some(a), Some(b)) = (&self.nodes[a].replica, &self.nodes[b].replica) {
             let standing = *b.shared().standing.lock();
-            let judged = a.shared().seen.lock().judge(&standing);
+            let mut seen = a.shared().seen.lock();
+            let now = seen.clone();
+            let judged = seen.judge(&standing, &now);
             assert_eq!(judged, Ok(()), "seed {}", self.seed);
         }
     }
