@@ -5,7 +5,7 @@
 use std::io;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use crate::Host;
 use crate::hello::{Hello, HelloError, greet};
 use crate::message::Lane;
+use crate::posts::Posts;
 use crate::security::Security;
 use crate::settings::Settings;
 
@@ -29,11 +30,14 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// Bytes in one frame: a part or a head's answer is many of HTTP/2's default of 16 KiB.
 pub(crate) const FRAME_BYTES_MAX: u32 = 256 << 10;
 
+/// The body of a request: it is all there, or goes on.
+pub(crate) type Outgoing = Either<Full<Bytes>, Posts>;
+
 /// An open connection. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Connection {
     pub other: Hello,
-    pub requests: SendRequest<Full<Bytes>>,
+    pub requests: SendRequest<Outgoing>,
 }
 
 pub(crate) async fn connect(

@@ -22,6 +22,7 @@ mod members;
 mod message;
 mod metrics;
 mod peers;
+mod posts;
 mod security;
 mod serve;
 mod sessions;
@@ -38,8 +39,9 @@ pub use error::{CallError, Refusal, RefusalKind};
 pub use hello::{Hello, PROTOCOL_VERSION};
 pub use host::{AnyHost, DnsName, HostPort};
 pub use members::{Change, Known, Rules, losses_survived, next_change, voters_wanted};
-pub use message::{Message, split_posts};
+pub use message::Message;
 pub use peers::{Peers, PeersParts, Reached};
+pub use posts::split_posts;
 pub use security::{Secret, Security, SecurityError};
 pub use serve::serve;
 pub use sessions::{Renewal, Sessions};
@@ -59,6 +61,7 @@ pub trait Host: Send + Sync + 'static {
     /// Takes note of what was seen of other nodes by now, to judge by it whoever says hello after this.
     fn judge(&self) -> Judge;
 
-    /// Answers a message. The body is at most [`Message::request_bytes_max`] long.
+    /// Answers a message. The body is at most [`Message::request_bytes_max`] long; of [`Message::Consensus`] it is the posts
+    /// that have just come, and the first error ends their stream.
     fn answer(&self, from: Hello, message: Message, body: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>>;
 }

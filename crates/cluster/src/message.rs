@@ -1,11 +1,9 @@
 //! What nodes say to one another: the map of the traffic between them. What the bodies hold is the host's.
 
-use model::{Reader, put_varint};
-
 /// A kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Message {
-    /// Messages of consensus, several in one body; the answer is empty.
+    /// Messages of consensus: a body that goes on, of posts; the answer, when it ends, is empty.
     Consensus,
     /// A node is alive, and says which revision it still uses.
     Renew,
@@ -77,7 +75,7 @@ impl Message {
         Message::ALL.into_iter().find(|message| message.name() == name)
     }
 
-    /// The longest body.
+    /// The longest body; of [`Message::Consensus`] the longest post.
     pub fn request_bytes_max(self) -> usize {
         match self {
             // A snapshot of the index is one message.
@@ -112,21 +110,4 @@ impl Message {
             _ => Lane::Bulk,
         }
     }
-}
-
-/// Puts one more post into the body of a [`Message::Consensus`].
-pub(crate) fn put_post(body: &mut Vec<u8>, post: &[u8]) {
-    put_varint(body, post.len() as u64);
-    body.extend_from_slice(post);
-}
-
-/// The posts in the body of a [`Message::Consensus`]; `None` if it is not one.
-pub fn split_posts(body: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut reader = Reader::new(body);
-    let mut posts = Vec::new();
-    while !reader.is_empty() {
-        let count = reader.count(1).ok()?;
-        posts.push(reader.take(count).ok()?.to_vec());
-    }
-    Some(posts)
 }

@@ -7,6 +7,7 @@ use runtime::{Counter, Counters, Gauge, Histograms, Registry};
 pub struct Metrics {
     pub calls: Histograms<1>,
     pub calls_failed: Counters<2>,
+    pub posts: Counter,
     pub posts_dropped: Counter,
     pub connections: Gauge,
     pub connections_refused: Counters<1>,
@@ -27,9 +28,11 @@ impl Metrics {
                 "Calls to other nodes without an answer. Worry when unreachable or timeout go on for a node that should be up.",
                 ["message", "reason"],
             ),
+            posts: registry
+                .counter("bellrock_cluster_posts_total", "Consensus messages that were given to the way to another node."),
             posts_dropped: registry.counter(
                 "bellrock_cluster_posts_dropped_total",
-                "Consensus messages that were not delivered. They are sent again; worry when it goes on.",
+                "Consensus messages that were dropped before they were sent. They are sent again; worry when it goes on.",
             ),
             connections: registry.gauge("bellrock_cluster_connections", "Connections from other nodes that are served."),
             connections_refused: registry.counters(

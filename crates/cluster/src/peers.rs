@@ -1,34 +1,29 @@
 //! The other nodes: where they are, and calls to them.
 //!
-//! A node has two connections from here, one a lane, opened when first needed. [`Peers::call`] waits for an answer;
-//! [`Peers::post`] does not: posts wait in a bounded queue of their own per node and go out in order, as many as
-//! there are in one body, and are dropped when the node can't be reached.
+//! A node has three connections from here, one a lane, opened when first needed. [`Peers::call`] waits for an answer;
+//! [`Peers::post`] does not: posts wait in a bounded queue of their own per node and go out in order ([`crate::posts`]),
+//! and are dropped when the node can't be reached.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::Request;
 use model::NodeId;
 use parking_lot::Mutex;
 use runtime::{Clock, Registry};
-use tokio::sync::Notify;
 
 use crate::Host;
-use crate::connect::{Connection, connect};
+use crate::connect::{Connection, Outgoing, connect};
 use crate::error::{CallError, Refusal, RefusalKind};
 use crate::hello::{Hello, HelloError};
-use crate::message::{Lane, Message, put_post};
+use crate::message::{Lane, Message};
 use crate::metrics::Metrics;
+use crate::posts::Mailbox;
 use crate::security::Security;
 use crate::settings::Settings;
-
-/// Posts in one body, unless a single one is longer.
-const POSTS_BYTES: usize = 1 << 20;
-/// A body of posts that is not answered in this time was not delivered.
-const POST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What [`Peers`] is built from.
 pub struct PeersParts {
@@ -83,20 +78,6 @@ struct LineState {
     failed_at: Option<Duration>,
 }
 
-/// Posts that wait for one node.
-#[derive(Default)]
-struct Mailbox {
-    posts: Mutex<Posts>,
-    filled: Notify,
-}
-
-#[derive(Default)]
-struct Posts {
-    waiting: std::collections::VecDeque<Vec<u8>>,
-    bytes: usize,
-    is_closed: bool,
-}
-
 impl Peers {
     /// No nodes are known yet.
     pub fn new(parts: PeersParts) -> Peers {
@@ -117,20 +98,29 @@ impl Peers {
     pub fn set_addresses(&self, addresses: BTreeMap<NodeId, String>) {
         let named: BTreeSet<&String> = addresses.values().collect();
         self.shared.lines.lock().retain(|(address, _), _| named.contains(address));
+        let before = std::mem::replace(&mut *self.shared.addresses.lock(), addresses.clone());
         self.shared.mailboxes.lock().retain(|node, mailbox| {
-            let is_known = addresses.contains_key(node);
-            if !is_known {
-                mailbox.posts.lock().is_closed = true;
-                mailbox.filled.notify_one();
+            // What was posted to where it was may lie there: whoever has moved gets a mailbox of its own.
+            let stays = match (before.get(node), addresses.get(node)) {
+                (Some(before), Some(now)) => before == now,
+                (None, now) => now.is_some(),
+                (Some(_), None) => false,
+            };
+            if !stays {
+                mailbox.close();
             }
-            is_known
+            stays
         });
-        *self.shared.addresses.lock() = addresses;
     }
 
     /// Adds a node that nobody else has told of yet: whoever has just said where it is.
     pub fn set_address(&self, node: NodeId, address: &str) {
-        self.shared.addresses.lock().insert(node, address.to_owned());
+        let before = self.shared.addresses.lock().insert(node, address.to_owned());
+        if before.is_some_and(|before| before != address)
+            && let Some(mailbox) = self.shared.mailboxes.lock().remove(&node)
+        {
+            mailbox.close();
+        }
     }
 
     /// Where a node is.
@@ -175,72 +165,35 @@ impl Peers {
 
     /// Sends a message of consensus to a node; it may be lost. Never waits. Must be called inside a tokio runtime.
     pub fn post(&self, node: NodeId, post: Vec<u8>) {
-        let mailbox = {
-            let mut mailboxes = self.shared.mailboxes.lock();
-            let mailbox = mailboxes.entry(node).or_insert_with(|| {
-                let mailbox = Arc::new(Mailbox::default());
-                runtime::spawn(deliver(self.shared.clone(), node, mailbox.clone()));
-                mailbox
-            });
-            mailbox.clone()
-        };
-        let settings = &self.shared.parts.settings;
-        {
-            let mut posts = mailbox.posts.lock();
-            let is_full = posts.waiting.len() >= settings.posts_waiting_max
-                || posts.bytes + post.len() > settings.posts_waiting_bytes_max;
-            if is_full {
-                drop(posts);
-                self.shared.metrics.posts_dropped.inc();
-                return;
-            }
-            posts.bytes += post.len();
-            posts.waiting.push_back(post);
+        let mut mailboxes = self.shared.mailboxes.lock();
+        let mailbox = mailboxes.entry(node).or_insert_with(|| {
+            let mailbox = Arc::new(Mailbox::default());
+            runtime::spawn(deliver(self.shared.clone(), node, mailbox.clone()));
+            mailbox
+        });
+        if mailbox.put(post, &self.shared.parts.settings) {
+            self.shared.metrics.posts.inc();
+        } else {
+            self.shared.metrics.posts_dropped.inc();
         }
-        mailbox.filled.notify_one();
     }
 }
 
-/// Takes the posts of one node to it, in order, until the node is forgotten.
+/// Takes the posts of one node to it, in order, until the mailbox is closed.
 async fn deliver(shared: Arc<Shared>, node: NodeId, mailbox: Arc<Mailbox>) {
     loop {
-        let (body, count) = {
-            let mut posts = mailbox.posts.lock();
-            if posts.is_closed {
-                return;
-            }
-            let (mut body, mut count) = (Vec::new(), 0_u64);
-            while let Some(next) = posts.waiting.front()
-                && (body.is_empty() || body.len() + next.len() <= POSTS_BYTES)
-            {
-                let Some(post) = posts.waiting.pop_front() else { break };
-                posts.bytes -= post.len();
-                put_post(&mut body, &post);
-                count += 1;
-            }
-            (body, count)
-        };
-        if count == 0 {
-            mailbox.filled.notified().await;
-            continue;
+        mailbox.filled().await;
+        if mailbox.is_closed() {
+            return;
         }
-        let address = shared.addresses.lock().get(&node).cloned();
-        let delivered = match address {
-            Some(address) => shared.call(Some(node), &address, Message::Consensus, body.into(), POST_TIMEOUT).await,
-            None => Err(CallError::Unknown { node: node.to_string() }),
-        };
-        if let Err(error) = delivered {
-            tracing::debug!(%node, %error, "posts not delivered");
-            shared.metrics.posts_dropped.inc_by(count);
-            // What waits behind them is old by the time that the node is there again.
-            let dropped = {
-                let mut posts = mailbox.posts.lock();
-                posts.bytes = 0;
-                std::mem::take(&mut posts.waiting).len()
-            };
-            shared.metrics.posts_dropped.inc_by(dropped as u64);
-            (shared.parts.unreachable)(node);
+        let error = shared.post_while_it_stands(node, &mailbox).await;
+        if mailbox.is_closed() {
+            return;
         }
+        tracing::debug!(%node, error, "posts not delivered");
+        // What waits is old by the time that the node is there again.
+        shared.metrics.posts_dropped.inc_by(mailbox.empty() as u64);
+        (shared.parts.unreachable)(node);
     }
 }
 
@@ -282,8 +235,7 @@ impl Shared {
         let name = connection.other.node.to_string();
         let failed =
             |reason: String| CallError::Unreachable { node: name.clone(), address: address.to_owned(), reason };
-        let request = Request::post(format!("https://bellrock/{}", message.name())).body(Full::new(body));
-        let request = request.map_err(|error| failed(error.to_string()))?;
+        let request = request(message, Either::Left(Full::new(body))).map_err(|error| failed(error.to_string()))?;
         let response = connection.requests.send_request(request).await.map_err(|error| failed(chain(&error)))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), message.answer_bytes_max()).collect().await;
@@ -294,6 +246,23 @@ impl Shared {
         let text = String::from_utf8_lossy(&body).into_owned();
         let refusal = Refusal { kind: RefusalKind::of_status(status), text };
         Err(CallError::Refused { node: connection.other.node.to_string(), refusal })
+    }
+
+    /// Takes posts to a node until that fails; returns why.
+    async fn post_while_it_stands(&self, node: NodeId, mailbox: &Arc<Mailbox>) -> String {
+        let Some(address) = self.addresses.lock().get(&node).cloned() else { return "no address of it".to_owned() };
+        let mut connection = match self.connection(Some(node), &address, Lane::Control).await {
+            Ok(connection) => connection,
+            Err(error) => return error.to_string(),
+        };
+        let request = match request(Message::Consensus, Either::Right(mailbox.body())) {
+            Ok(request) => request,
+            Err(error) => return error.to_string(),
+        };
+        match connection.requests.send_request(request).await {
+            Ok(response) => format!("it takes no more of them: {}", response.status()),
+            Err(error) => chain(&error),
+        }
     }
 
     /// A connection that stands, made if there is none.
@@ -358,6 +327,10 @@ impl Shared {
             _ => Ok(connection),
         }
     }
+}
+
+fn request(message: Message, body: Outgoing) -> Result<Request<Outgoing>, hyper::http::Error> {
+    Request::post(format!("https://bellrock/{}", message.name())).body(body)
 }
 
 /// An error with its causes, in one line.

@@ -22,6 +22,7 @@ use crate::error::{Refusal, RefusalKind};
 use crate::hello::{Hello, HelloError, welcome};
 use crate::message::{Lane, Message};
 use crate::peers::Peers;
+use crate::posts::Incomplete;
 use crate::settings::Settings;
 
 struct Server {
@@ -184,6 +185,9 @@ impl Server {
 
     async fn answer_message(&self, from: Hello, message: Message, body: Incoming) -> Result<Bytes, Refusal> {
         use hyper::body::Body;
+        if message == Message::Consensus {
+            return self.take_posts(from, body).await;
+        }
         let limit = message.request_bytes_max();
         // What it says that it is; a body without a length counts as the longest.
         let expected = body.size_hint().upper().map_or(limit, |upper| usize::try_from(upper).unwrap_or(limit));
@@ -195,5 +199,34 @@ impl Server {
         let body = Limited::new(body, limit).collect().await;
         let body = body.map_err(|error| Refusal::new(RefusalKind::Invalid, format!("body not read: {error}")))?;
         self.peers.parts().host.answer(from, message, body.to_bytes()).await
+    }
+
+    /// Hands posts on as they come, until whoever sends them ends it.
+    async fn take_posts(&self, from: Hello, mut body: Incoming) -> Result<Bytes, Refusal> {
+        let message = Message::Consensus;
+        let invalid = |text: String| Refusal::new(RefusalKind::Invalid, text);
+        let mut incomplete = Incomplete::default();
+        // For a post that is longer than what comes at once.
+        let mut room = None;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| invalid(format!("posts not read: {error}")))?;
+            let Ok(came) = frame.into_data() else { continue };
+            let whole = incomplete.take_in(came);
+            let bytes = incomplete.bytes();
+            if bytes > message.request_bytes_max() {
+                return Err(invalid(format!(
+                    "a post of {bytes} bytes is over the limit of {}",
+                    message.request_bytes_max()
+                )));
+            }
+            if !whole.is_empty() {
+                self.peers.parts().host.answer(from.clone(), message, whole).await?;
+                room = None;
+            }
+            if bytes > 0 && room.is_none() {
+                room = Some(self.rooms.take(&self.peers.parts().settings, message, bytes).await?);
+            }
+        }
+        Ok(Bytes::new())
     }
 }

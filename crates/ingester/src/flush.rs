@@ -1,8 +1,9 @@
 //! Flush: when to seal the open segment, and what to do with each sealed one, as a state machine.
 //!
-//! A segment is sealed as soon as a PUT slot is free, so a quiet node acks in one round trip, and while PUTs
-//! are in flight the next segment fills, so a busy one makes large segments. Sealed segments are PUT side
-//! by side, but committed in the order of their numbers, as their ids and deltas build on one another.
+//! A segment is sealed as soon as a slot is free, so a quiet node acks in one round trip, and while those before it
+//! are on their way the next segment fills, so a busy one makes large segments. Sealed segments are PUT side
+//! by side, but committed in the order of their numbers, as their ids and deltas build on one another. A segment has
+//! its slot until it is committed: when the index is slow, or has no leader, segments grow instead of queueing for it.
 //!
 //! A number is never given up (PROTOCOL.md, "Chosen"): a PUT that fails is tried again under the next attempt's
 //! key until it is stored or the writer is fenced; its requests are answered 503 at their own deadline.
@@ -21,8 +22,8 @@ use model::SegmentNumber;
 /// What the machine goes by.
 #[derive(Debug, Clone, Copy)]
 pub struct FlushRules {
-    /// PUTs that may be in flight at once.
-    pub put_slots: usize,
+    /// Segments that may be on their way at once, from seal to commit.
+    pub slots: usize,
     /// Least time between two seals, unless the open segment is full: bounds commits (and S3's bill) a second.
     pub interval_min: Duration,
     /// At this many bytes the open segment is full.
@@ -175,9 +176,10 @@ impl Flush {
         }
     }
 
-    /// Changes how attempts follow one another, for those that begin from here on: a bucket may move across a network.
-    pub fn set_attempts(&mut self, attempts: Option<AttemptRules>) {
-        self.rules.attempts = attempts;
+    /// Changes how many segments may be on their way, and how attempts follow one another, for those that begin from here
+    /// on: a bucket may move across a network.
+    pub fn set_way(&mut self, slots: usize, attempts: Option<AttemptRules>) {
+        (self.rules.slots, self.rules.attempts) = (slots, attempts);
     }
 
     /// Whether nothing is open or on its way.
@@ -342,8 +344,7 @@ impl Flush {
 
     /// A segment that waits to be tried again keeps its slot, so that a store that fails is not flooded.
     fn has_slot(&self) -> bool {
-        let taken = self.places.values().filter(|place| matches!(place, Place::Putting(_)));
-        taken.count() < self.rules.put_slots
+        self.places.len() < self.rules.slots
     }
 
     fn seal_at(&self) -> Duration {
@@ -399,7 +400,7 @@ mod tests {
     use super::*;
 
     const RULES: FlushRules = FlushRules {
-        put_slots: 2,
+        slots: 2,
         interval_min: Duration::from_millis(10),
         segment_bytes_max: 1000,
         retry_delay_min: Duration::from_millis(100),
@@ -446,11 +447,14 @@ mod tests {
         assert_eq!(flush.wake_at(), None);
         assert_eq!(
             flush.step(ms(91), Input::Stored { n: 2, attempt: 0 }),
-            [Output::Seal(3), put(3, 0)],
-            "1 goes first"
+            [],
+            "1 goes first, and 2 keeps its slot until it is committed"
         );
         assert_eq!(flush.step(ms(92), Input::Stored { n: 1, attempt: 0 }), [Output::Propose { n: 1, attempt: 0 }]);
-        assert_eq!(flush.step(ms(93), Input::Committed { n: 1 }), [Output::Propose { n: 2, attempt: 0 }]);
+        assert_eq!(
+            flush.step(ms(93), Input::Committed { n: 1 }),
+            [Output::Propose { n: 2, attempt: 0 }, Output::Seal(3), put(3, 0)]
+        );
     }
 
     #[test]
@@ -486,7 +490,7 @@ mod tests {
     fn a_bucket_that_moves_across_a_network_gets_its_attempts_from_the_next_one_on() {
         let mut flush = Flush::new(RULES);
         flush.step(ms(0), Input::Open { bytes: 1 });
-        flush.set_attempts(REMOTE.attempts);
+        flush.set_way(REMOTE.slots, REMOTE.attempts);
         assert_eq!(flush.step(ms(60_000), Input::Open { bytes: 1 }), [Output::Seal(2), put(2, 0)], "1 takes its time");
         assert_eq!(flush.step(ms(60_500), Input::Open { bytes: 0 }), [put(2, 1)], "2 gets a hedge");
         assert_eq!(flush.step(ms(60_600), Input::NotStored { n: 1, attempt: 0 }), []);
@@ -565,7 +569,7 @@ mod tests {
             choices in prop::collection::vec((0u8..7, 0usize..8, 0u64..40), 1..300),
         ) {
             let mut flush = Flush::new(if is_remote { REMOTE } else { RULES });
-            let (mut now, mut sealed, mut proposed, mut committed) = (0, 0, 0, 0);
+            let (mut now, mut sealed, mut proposed, mut committed): (u64, u64, u64, u64) = (0, 0, 0, 0);
             let mut in_flight: Vec<(SegmentNumber, u32)> = Vec::new();
             // Given up, which does not mean that they are not stored, or that no answer of theirs is on its way.
             let mut abandoned: Vec<(SegmentNumber, u32)> = Vec::new();
@@ -625,7 +629,7 @@ mod tests {
                 for (n, attempt) in &in_flight {
                     by_segment.entry(*n).or_default().push(*attempt);
                 }
-                prop_assert!(by_segment.len() <= RULES.put_slots);
+                prop_assert!(sealed - committed <= RULES.slots as u64);
                 let most = if is_remote { 2 } else { 1 };
                 prop_assert!(by_segment.values().all(|attempts| attempts.len() <= most), "{:?}", by_segment);
             }

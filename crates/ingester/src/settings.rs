@@ -12,8 +12,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Least time between two flushes: bounds fsyncs, and PUTs that a store bills for. Default 10 ms.
     pub flush_interval_min: Duration,
-    /// PUTs of segments that may be in flight at once. Default 2.
-    pub put_slots: usize,
+    /// Segments that may be on their way at once, from seal to commit, where PUTs cross a network; to a disk it is one. Default 2.
+    pub remote_segment_slots: usize,
     /// A segment of this many bytes in memory is full. Default 4 MiB.
     pub segment_bytes_max: usize,
     /// Open and sealed segments that are not committed may take this many bytes; beyond it writes get 503. Default 64 MiB.
@@ -38,7 +38,7 @@ impl Default for Settings {
         Settings {
             limits: Limits::default(),
             flush_interval_min: Duration::from_millis(10),
-            put_slots: 2,
+            remote_segment_slots: 2,
             segment_bytes_max: 4 << 20,
             buffer_bytes_max: 64 << 20,
             forward_bytes_max: 64 << 20,

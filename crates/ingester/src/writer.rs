@@ -48,6 +48,9 @@ const ATTEMPTS: AttemptRules = AttemptRules {
     hedge_min: Duration::from_millis(20),
     hedge_unknown: Duration::from_millis(500),
 };
+/// Segments on their way at once to a disk: it fsyncs two no sooner than one after the other, and a larger one costs the disk
+/// and the index less (decision 0009).
+const DISK_SLOTS: usize = 1;
 /// How often a process without a session looks whether it has one again, before it registers a writer.
 const SESSION_WAIT: Duration = Duration::from_millis(100);
 
@@ -190,6 +193,15 @@ fn is_live(shared: &Shared, id: WriterId) -> bool {
     shared.parts.group.read(|index| index.writer(id).is_some_and(|writer| writer.stage == WriterStage::Live))
 }
 
+/// How many segments may be on their way, and how their PUTs follow one another.
+fn way(shared: &Shared) -> (usize, Option<AttemptRules>) {
+    if shared.parts.bucket.is_remote() {
+        (shared.settings.remote_segment_slots, Some(ATTEMPTS))
+    } else {
+        (DISK_SLOTS, None)
+    }
+}
+
 fn fail(shared: &Shared, id: WriterId, failure: &IngesterError) {
     shared.appender.lock().close();
     error!(writer = %id, error = chain(failure), "writer failed");
@@ -203,18 +215,19 @@ impl Writer {
         let heads = Arc::new(WriterHeads::new(id, 0));
         shared.heads.insert(heads.clone());
         let settings = &shared.settings;
+        let (slots, attempts) = way(shared);
         let (events, inbox) = mpsc::unbounded_channel();
         let writer = Writer {
             shared: shared.clone(),
             id,
             heads,
             flush: Flush::new(FlushRules {
-                put_slots: settings.put_slots,
+                slots,
                 interval_min: settings.flush_interval_min,
                 segment_bytes_max: settings.segment_bytes_max,
                 retry_delay_min: RETRY_DELAY_MIN,
                 retry_delay_max: RETRY_DELAY_MAX,
-                attempts: shared.parts.bucket.is_remote().then_some(ATTEMPTS),
+                attempts,
             }),
             cut: CutMachine::new(CutRules {
                 age_max: settings.cut_age_max,
@@ -264,7 +277,8 @@ impl Writer {
                 // Nobody acks and nobody asks any more while the process stops: the segments wait for an adopter.
                 return if stopping && !matches!(end, End::Failed(_)) { End::Stopped } else { end };
             }
-            self.flush.set_attempts(shared.parts.bucket.is_remote().then_some(ATTEMPTS));
+            let (slots, attempts) = way(&shared);
+            self.flush.set_way(slots, attempts);
             let bytes = self.shared.appender.lock().open_bytes();
             self.step_flush(now, flush::Input::Open { bytes });
             if stopping {

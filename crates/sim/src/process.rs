@@ -492,7 +492,7 @@ impl World {
 /// Rules that make an hour of the product a few seconds here.
 pub(crate) fn flush_rules(rates: &Rates) -> flush::FlushRules {
     flush::FlushRules {
-        put_slots: rates.put_slots,
+        slots: rates.segment_slots,
         interval_min: Duration::from_millis(10),
         segment_bytes_max: 20,
         retry_delay_min: Duration::from_millis(100),

@@ -20,7 +20,7 @@ pub(crate) struct Rates {
     pub compact_every: u64,
     pub cut_age: u64,
     pub head_samples_max: usize,
-    pub put_slots: usize,
+    pub segment_slots: usize,
     /// Whether PUTs of segments are timed out and hedged, as over a network.
     pub hedges: bool,
     pub groups: u16,
@@ -75,7 +75,7 @@ impl Rates {
             compact_every: every(500 * MS, 4 * SECOND),
             cut_age: SECOND + random.below(8 * SECOND),
             head_samples_max: 10 + random.below(200) as usize,
-            put_slots: 1 + random.below(3) as usize,
+            segment_slots: 1 + random.below(3) as usize,
             hedges: half(),
             groups: 2 + random.below(4) as u16,
             net_loss: per_mille(150),

@@ -1,0 +1,241 @@
+//! Messages of consensus: they may be lost, but come in order.
+//!
+//! Those to a node wait in a bounded queue, and are the body of one request that goes on for as long as the connection stands:
+//! a message costs neither a request of its own nor an answer. What waits goes out together, in one frame.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+use hyper::body::{Body, Frame};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::settings::Settings;
+
+/// Posts in one frame, unless a single one is longer.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// Posts that wait for one node.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    waiting: Mutex<Waiting>,
+    /// Told when a post comes while no body takes them.
+    filled: Notify,
+    /// The body that takes them.
+    taker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Waiting {
+    posts: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Which body takes them; those before it have ended.
+    body: u64,
+    is_closed: bool,
+}
+
+impl Mailbox {
+    /// Puts a post behind the others; whether there was room.
+    pub fn put(&self, post: Vec<u8>, settings: &Settings) -> bool {
+        let mut waiting = self.waiting.lock();
+        let is_full = waiting.posts.len() >= settings.posts_waiting_max
+            || waiting.bytes + post.len() > settings.posts_waiting_bytes_max;
+        if is_full {
+            return false;
+        }
+        waiting.bytes += post.len();
+        waiting.posts.push_back(post);
+        drop(waiting);
+        self.filled.notify_one();
+        self.taker.wake();
+        true
+    }
+
+    /// The node is known no more, or is elsewhere: nothing is taken from here again.
+    pub fn close(&self) {
+        self.waiting.lock().is_closed = true;
+        self.filled.notify_one();
+        self.taker.wake();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.waiting.lock().is_closed
+    }
+
+    /// Waits for a post, or for the end.
+    pub async fn filled(&self) {
+        loop {
+            {
+                let waiting = self.waiting.lock();
+                if waiting.is_closed || !waiting.posts.is_empty() {
+                    return;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// A body that takes all posts from now on.
+    pub fn body(self: &Arc<Self>) -> Posts {
+        let mut waiting = self.waiting.lock();
+        waiting.body += 1;
+        Posts { mailbox: self.clone(), number: waiting.body }
+    }
+
+    /// Drops what waits, and ends the body that takes it; how many posts there were.
+    pub fn empty(&self) -> usize {
+        let mut waiting = self.waiting.lock();
+        waiting.body += 1;
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.posts).len()
+    }
+}
+
+/// The body of a request: posts, as they come.
+pub(crate) struct Posts {
+    mailbox: Arc<Mailbox>,
+    number: u64,
+}
+
+impl Body for Posts {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        // First, so that no post that comes now is missed.
+        self.mailbox.taker.register(context.waker());
+        let mut waiting = self.mailbox.waiting.lock();
+        if waiting.is_closed || waiting.body != self.number {
+            return Poll::Ready(None);
+        }
+        let mut frame = Vec::new();
+        while let Some(next) = waiting.posts.front()
+            && (frame.is_empty() || frame.len() + next.len() <= FRAME_BYTES)
+        {
+            let Some(post) = waiting.posts.pop_front() else { break };
+            waiting.bytes -= post.len();
+            put_post(&mut frame, &post);
+        }
+        if frame.is_empty() { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::data(frame.into())))) }
+    }
+}
+
+/// Of a post's length, before it: `u32`, little-endian.
+const LENGTH_BYTES: usize = 4;
+
+fn put_post(out: &mut Vec<u8>, post: &[u8]) {
+    let length = u32::try_from(post.len()).expect("what waits for a node is under 4 GiB");
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(post);
+}
+
+/// The bytes of the first post of a stream, with its length; `None` if the length is not whole.
+fn first_bytes(stream: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(*stream.first_chunk()?);
+    Some(LENGTH_BYTES + length as usize)
+}
+
+/// What came of a stream of posts and is not handed on yet.
+#[derive(Default)]
+pub(crate) struct Incomplete(Vec<u8>);
+
+impl Incomplete {
+    /// Takes in what came, and returns all posts that are whole now.
+    pub fn take_in(&mut self, came: Bytes) -> Bytes {
+        let whole = |stream: &[u8]| {
+            let mut whole = 0;
+            while let Some(bytes) = first_bytes(&stream[whole..]).filter(|bytes| *bytes <= stream.len() - whole) {
+                whole += bytes;
+            }
+            whole
+        };
+        // As a rule a frame is whole posts.
+        if self.0.is_empty() && whole(&came) == came.len() {
+            return came;
+        }
+        self.0.extend_from_slice(&came);
+        let rest = self.0.split_off(whole(&self.0));
+        std::mem::replace(&mut self.0, rest).into()
+    }
+
+    /// The length of the post that is still coming: of all of it, or of what is there.
+    pub fn bytes(&self) -> usize {
+        first_bytes(&self.0).unwrap_or(self.0.len())
+    }
+}
+
+/// The posts in a piece of a stream that ends with one; `None` if it does not.
+pub fn split_posts(mut body: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut posts = Vec::new();
+    while !body.is_empty() {
+        let (post, rest) = body.split_at_checked(first_bytes(body)?)?;
+        posts.push(post[LENGTH_BYTES..].to_vec());
+        body = rest;
+    }
+    Some(posts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn posts_are_handed_on_whole_however_the_stream_is_cut(
+            posts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..20),
+            cuts in prop::collection::vec(1_usize..30, 1..20),
+        ) {
+            let mut stream = Vec::new();
+            posts.iter().for_each(|post| put_post(&mut stream, post));
+            let (mut incomplete, mut found, mut rest) = (Incomplete::default(), Vec::new(), &stream[..]);
+            for cut in cuts.into_iter().cycle() {
+                let (came, later) = rest.split_at(cut.min(rest.len()));
+                found.extend(split_posts(&incomplete.take_in(Bytes::copy_from_slice(came))).unwrap());
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(incomplete.bytes(), 0);
+            prop_assert_eq!(found, posts);
+        }
+
+        #[test]
+        fn any_bytes_are_no_posts_at_worst(pieces: Vec<Vec<u8>>) {
+            let mut incomplete = Incomplete::default();
+            for piece in pieces {
+                prop_assert!(split_posts(&incomplete.take_in(piece.into())).is_some());
+            }
+            let _ = incomplete.bytes();
+        }
+    }
+
+    #[test]
+    fn a_body_ends_when_it_is_replaced_and_when_the_mailbox_closes() {
+        let mailbox = Arc::new(Mailbox::default());
+        let settings = Settings { posts_waiting_max: 2, ..Settings::default() };
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut take = |body: &mut Posts| match Pin::new(body).poll_frame(&mut context) {
+            Poll::Ready(Some(Ok(frame))) => split_posts(&frame.into_data().unwrap()),
+            Poll::Ready(_) => Some(Vec::new()),
+            Poll::Pending => None,
+        };
+        let mut first = mailbox.body();
+        assert_eq!(take(&mut first), None);
+        assert_eq!([1, 2, 3].map(|post| mailbox.put(vec![post], &settings)), [true, true, false]);
+        assert_eq!(take(&mut first), Some(vec![vec![1], vec![2]]));
+        assert!(mailbox.put(vec![4], &settings));
+        assert_eq!(mailbox.empty(), 1);
+        assert!(mailbox.put(vec![5], &settings));
+        let mut second = mailbox.body();
+        assert_eq!(take(&mut first), Some(Vec::new()));
+        assert_eq!(take(&mut second), Some(vec![vec![5]]));
+        mailbox.close();
+        assert_eq!(take(&mut second), Some(Vec::new()));
+    }
+}
