@@ -6,12 +6,11 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
 use hyper::body::{Body, Frame};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::settings::Settings;
@@ -25,8 +24,6 @@ pub(crate) struct Mailbox {
     waiting: Mutex<Waiting>,
     /// Told when a post comes while no body takes them.
     filled: Notify,
-    /// The body that takes them.
-    taker: AtomicWaker,
 }
 
 #[derive(Default)]
@@ -35,6 +32,8 @@ struct Waiting {
     bytes: usize,
     /// Which body takes them; those before it have ended.
     body: u64,
+    /// Who polls that body.
+    taker: Option<Waker>,
     is_closed: bool,
 }
 
@@ -49,17 +48,24 @@ impl Mailbox {
         }
         waiting.bytes += post.len();
         waiting.posts.push_back(post);
-        drop(waiting);
-        self.filled.notify_one();
-        self.taker.wake();
+        self.tell(waiting);
         true
     }
 
     /// The node is known no more, or is elsewhere: nothing is taken from here again.
     pub fn close(&self) {
-        self.waiting.lock().is_closed = true;
+        let mut waiting = self.waiting.lock();
+        waiting.is_closed = true;
+        self.tell(waiting);
+    }
+
+    fn tell(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        let taker = waiting.taker.take();
+        drop(waiting);
         self.filled.notify_one();
-        self.taker.wake();
+        if let Some(taker) = taker {
+            taker.wake();
+        }
     }
 
     pub fn is_closed(&self) -> bool {
@@ -91,7 +97,9 @@ impl Mailbox {
         let mut waiting = self.waiting.lock();
         waiting.body += 1;
         waiting.bytes = 0;
-        std::mem::take(&mut waiting.posts).len()
+        let dropped = std::mem::take(&mut waiting.posts).len();
+        self.tell(waiting);
+        dropped
     }
 }
 
@@ -106,21 +114,30 @@ impl Body for Posts {
     type Error = std::convert::Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        // First, so that no post that comes now is missed.
-        self.mailbox.taker.register(context.waker());
-        let mut waiting = self.mailbox.waiting.lock();
-        if waiting.is_closed || waiting.body != self.number {
-            return Poll::Ready(None);
-        }
-        let mut frame = Vec::new();
-        while let Some(next) = waiting.posts.front()
-            && (frame.is_empty() || frame.len() + next.len() <= FRAME_BYTES)
+        let mut posts = Vec::new();
         {
-            let Some(post) = waiting.posts.pop_front() else { break };
-            waiting.bytes -= post.len();
-            put_post(&mut frame, &post);
+            let mut waiting = self.mailbox.waiting.lock();
+            if waiting.is_closed || waiting.body != self.number {
+                return Poll::Ready(None);
+            }
+            // Under the lock, which whoever puts a post holds: none is missed, and no body that has ended takes the place.
+            waiting.taker = Some(context.waker().clone());
+            let mut bytes = 0;
+            while let Some(next) = waiting.posts.front()
+                && (posts.is_empty() || bytes + next.len() <= FRAME_BYTES)
+                && let Some(post) = waiting.posts.pop_front()
+            {
+                waiting.bytes -= post.len();
+                bytes += post.len();
+                posts.push(post);
+            }
         }
-        if frame.is_empty() { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::data(frame.into())))) }
+        if posts.is_empty() {
+            return Poll::Pending;
+        }
+        let mut frame = Vec::with_capacity(posts.iter().map(|post| LENGTH_BYTES + post.len()).sum());
+        posts.iter().for_each(|post| put_post(&mut frame, post));
+        Poll::Ready(Some(Ok(Frame::data(frame.into()))))
     }
 }
 
@@ -158,13 +175,25 @@ impl Incomplete {
             return came;
         }
         self.0.extend_from_slice(&came);
-        let rest = self.0.split_off(whole(&self.0));
-        std::mem::replace(&mut self.0, rest).into()
+        match whole(&self.0) {
+            // A long post comes in many pieces: nothing is moved until it is whole.
+            0 => Bytes::new(),
+            whole => {
+                let rest = self.0.split_off(whole);
+                std::mem::replace(&mut self.0, rest).into()
+            }
+        }
     }
 
-    /// The length of the post that is still coming: of all of it, or of what is there.
-    pub fn bytes(&self) -> usize {
-        first_bytes(&self.0).unwrap_or(self.0.len())
+    /// How long the post is that is still coming, if that is known.
+    pub fn bytes(&self) -> Option<usize> {
+        first_bytes(&self.0)
+    }
+
+    /// Makes room for the rest of it.
+    pub fn reserve(&mut self) {
+        let missing = self.bytes().unwrap_or(0).saturating_sub(self.0.len());
+        self.0.reserve_exact(missing);
     }
 }
 
@@ -201,7 +230,7 @@ mod tests {
                     break;
                 }
             }
-            prop_assert_eq!(incomplete.bytes(), 0);
+            prop_assert_eq!(incomplete.bytes(), None);
             prop_assert_eq!(found, posts);
         }
 

@@ -212,19 +212,18 @@ impl Server {
             let frame = frame.map_err(|error| invalid(format!("posts not read: {error}")))?;
             let Ok(came) = frame.into_data() else { continue };
             let whole = incomplete.take_in(came);
-            let bytes = incomplete.bytes();
-            if bytes > message.request_bytes_max() {
-                return Err(invalid(format!(
-                    "a post of {bytes} bytes is over the limit of {}",
-                    message.request_bytes_max()
-                )));
-            }
             if !whole.is_empty() {
                 self.peers.parts().host.answer(from.clone(), message, whole).await?;
                 room = None;
             }
-            if bytes > 0 && room.is_none() {
+            let Some(bytes) = incomplete.bytes() else { continue };
+            let bytes_max = message.request_bytes_max();
+            if bytes > bytes_max {
+                return Err(invalid(format!("a post of {bytes} bytes is over the limit of {bytes_max}")));
+            }
+            if room.is_none() {
                 room = Some(self.rooms.take(&self.peers.parts().settings, message, bytes).await?);
+                incomplete.reserve();
             }
         }
         Ok(Bytes::new())

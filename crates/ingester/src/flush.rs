@@ -3,7 +3,8 @@
 //! A segment is sealed as soon as a slot is free, so a quiet node acks in one round trip, and while those before it
 //! are on their way the next segment fills, so a busy one makes large segments. Sealed segments are PUT side
 //! by side, but committed in the order of their numbers, as their ids and deltas build on one another. A segment has
-//! its slot until it is committed: when the index is slow, or has no leader, segments grow instead of queueing for it.
+//! its slot until it is committed: when the index is slow, or has no leader, segments grow instead of queueing for it;
+//! once full they are PUT all the same.
 //!
 //! A number is never given up (PROTOCOL.md, "Chosen"): a PUT that fails is tried again under the next attempt's
 //! key until it is stored or the writer is fenced; its requests are answered 503 at their own deadline.
@@ -22,7 +23,7 @@ use model::SegmentNumber;
 /// What the machine goes by.
 #[derive(Debug, Clone, Copy)]
 pub struct FlushRules {
-    /// Segments that may be on their way at once, from seal to commit.
+    /// Segments that may be on their way at once, from seal to commit; of full ones, PUTs.
     pub slots: usize,
     /// Least time between two seals, unless the open segment is full: bounds commits (and S3's bill) a second.
     pub interval_min: Duration,
@@ -344,7 +345,9 @@ impl Flush {
 
     /// A segment that waits to be tried again keeps its slot, so that a store that fails is not flooded.
     fn has_slot(&self) -> bool {
-        self.places.len() < self.rules.slots
+        let is_full = self.open_bytes >= self.rules.segment_bytes_max;
+        let putting = self.places.values().filter(|place| matches!(place, Place::Putting(_))).count();
+        putting < self.rules.slots && (is_full || self.places.len() < self.rules.slots)
     }
 
     fn seal_at(&self) -> Duration {
@@ -447,14 +450,25 @@ mod tests {
         assert_eq!(flush.wake_at(), None);
         assert_eq!(
             flush.step(ms(91), Input::Stored { n: 2, attempt: 0 }),
-            [],
-            "1 goes first, and 2 keeps its slot until it is committed"
+            [Output::Seal(3), put(3, 0)],
+            "1 goes first"
         );
         assert_eq!(flush.step(ms(92), Input::Stored { n: 1, attempt: 0 }), [Output::Propose { n: 1, attempt: 0 }]);
-        assert_eq!(
-            flush.step(ms(93), Input::Committed { n: 1 }),
-            [Output::Propose { n: 2, attempt: 0 }, Output::Seal(3), put(3, 0)]
-        );
+        assert_eq!(flush.step(ms(93), Input::Committed { n: 1 }), [Output::Propose { n: 2, attempt: 0 }]);
+    }
+
+    #[test]
+    fn a_small_segment_waits_for_a_commit_and_a_full_one_for_a_put_only() {
+        let mut flush = Flush::new(FlushRules { slots: 1, ..RULES });
+        flush.step(ms(0), Input::Open { bytes: 1 });
+        flush.step(ms(1), Input::Open { bytes: 5 });
+        assert_eq!(flush.step(ms(20), Input::Stored { n: 1, attempt: 0 }), [Output::Propose { n: 1, attempt: 0 }]);
+        assert_eq!((flush.step(ms(500), Input::Open { bytes: 999 }), flush.wake_at()), (vec![], None));
+        assert_eq!(flush.step(ms(501), Input::Open { bytes: 1000 }), [Output::Seal(2), put(2, 0)]);
+        assert_eq!(flush.step(ms(502), Input::Open { bytes: 1000 }), [], "2 is being PUT");
+        assert_eq!(flush.step(ms(503), Input::Stored { n: 2, attempt: 0 }), [Output::Seal(3), put(3, 0)]);
+        flush.step(ms(504), Input::Open { bytes: 7 });
+        assert_eq!(flush.step(ms(505), Input::Committed { n: 1 }), [Output::Propose { n: 2, attempt: 0 }]);
     }
 
     #[test]
@@ -570,6 +584,7 @@ mod tests {
         ) {
             let mut flush = Flush::new(if is_remote { REMOTE } else { RULES });
             let (mut now, mut sealed, mut proposed, mut committed): (u64, u64, u64, u64) = (0, 0, 0, 0);
+            let mut open = 0;
             let mut in_flight: Vec<(SegmentNumber, u32)> = Vec::new();
             // Given up, which does not mean that they are not stored, or that no answer of theirs is on its way.
             let mut abandoned: Vec<(SegmentNumber, u32)> = Vec::new();
@@ -600,9 +615,14 @@ mod tests {
                     }
                     _ => Input::Open { bytes: 0 },
                 };
+                if let Input::Open { bytes } = input {
+                    open = bytes;
+                }
                 for output in flush.step(ms(now), input) {
                     match output {
                         Output::Seal(n) => {
+                            prop_assert!(open >= RULES.segment_bytes_max || sealed - committed < RULES.slots as u64);
+                            open = 0;
                             sealed += 1;
                             prop_assert_eq!(n, sealed);
                         }
@@ -629,7 +649,7 @@ mod tests {
                 for (n, attempt) in &in_flight {
                     by_segment.entry(*n).or_default().push(*attempt);
                 }
-                prop_assert!(sealed - committed <= RULES.slots as u64);
+                prop_assert!(by_segment.len() <= RULES.slots);
                 let most = if is_remote { 2 } else { 1 };
                 prop_assert!(by_segment.values().all(|attempts| attempts.len() <= most), "{:?}", by_segment);
             }
