@@ -22,7 +22,7 @@ const FRAME_BYTES: usize = 1 << 20;
 #[derive(Default)]
 pub(crate) struct Mailbox {
     waiting: Mutex<Waiting>,
-    /// Told when a post comes while no body takes them.
+    /// Told with each post, for whoever waits for the first one to make a body.
     filled: Notify,
 }
 
@@ -210,6 +210,9 @@ pub fn split_posts(mut body: &[u8]) -> Option<Vec<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -240,8 +243,32 @@ mod tests {
             for piece in pieces {
                 prop_assert!(split_posts(&incomplete.take_in(piece.into())).is_some());
             }
-            let _ = incomplete.bytes();
+            prop_assert!(incomplete.bytes().is_none_or(|bytes| bytes > incomplete.0.len()));
         }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_body_that_was_replaced_takes_no_wakeup() {
+        let mailbox = Arc::new(Mailbox::default());
+        let [old, new] = [Arc::<Woken>::default(), Arc::default()];
+        let poll = |body: &mut Posts, woken: &Arc<Woken>| {
+            let waker = woken.clone().into();
+            Pin::new(body).poll_frame(&mut Context::from_waker(&waker)).is_pending()
+        };
+        let (mut first, mut second) = (mailbox.body(), mailbox.body());
+        assert!(poll(&mut second, &new));
+        assert!(!poll(&mut first, &old));
+        assert!(mailbox.put(vec![1], &Settings::default()));
+        assert_eq!([old, new].map(|woken| woken.0.load(Ordering::Relaxed)), [0, 1]);
     }
 
     #[test]

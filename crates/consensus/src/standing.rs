@@ -66,6 +66,7 @@ impl Seen {
     pub fn judge(&mut self, standing: &Standing, before: &Seen) -> Result<(), StandingRefused> {
         let Standing { id, last_index, term, boots } = *standing;
         let most = self.most(id);
+        // Of whom nothing had been seen, nothing is expected.
         let most_before = before.0.get(&id).copied().unwrap_or_default();
         let acked = if term == most_before.acked.0 { most_before.acked.1 } else { 0 };
         let checks = [

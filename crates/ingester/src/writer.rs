@@ -48,8 +48,7 @@ const ATTEMPTS: AttemptRules = AttemptRules {
     hedge_min: Duration::from_millis(20),
     hedge_unknown: Duration::from_millis(500),
 };
-/// Segments on their way at once to a disk: it fsyncs two no sooner than one after the other, and a larger one costs the disk
-/// and the index less (decision 0009).
+/// Segments on their way at once to a disk: one that is larger costs the disk and the index less than two (decision 0009).
 const DISK_SLOTS: usize = 1;
 /// How often a process without a session looks whether it has one again, before it registers a writer.
 const SESSION_WAIT: Duration = Duration::from_millis(100);
