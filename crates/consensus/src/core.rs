@@ -22,6 +22,7 @@ use raft::{Config, ProgressState, RawNode, ReadOnlyOption, Ready, SnapshotStatus
 
 use crate::codec::{Tag, put_change, read_change, single};
 use crate::envelope::{Body, Refusal, decode, encode};
+use crate::jitter::election_timeout;
 use crate::logger;
 use crate::machine::BoxError;
 use crate::mem_log::MemLog;
@@ -409,14 +410,15 @@ impl Core {
     /// Raft draws its election timeout from the thread's own generator. Drawn anew from what this run has seen,
     /// it is the same each time the run is.
     fn set_jitter(&mut self) {
-        let ticks = self.settings.election_ticks as u64;
         let mut x =
             self.identity.id ^ self.term().rotate_left(20) ^ self.campaigns.rotate_left(40) ^ self.identity.boots;
         for _ in 0..2 {
             x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         }
-        self.node.raft.set_randomized_election_timeout((ticks + (x ^ (x >> 31)) % ticks) as usize);
+        let timeout =
+            election_timeout(self.settings.election_ticks, &self.conf.voters, self.identity.id, x ^ (x >> 31));
+        self.node.raft.set_randomized_election_timeout(timeout);
     }
 
     /// Says again what may have been lost, and gives up what waited too long.

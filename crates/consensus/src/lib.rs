@@ -19,6 +19,7 @@ mod files;
 mod folder;
 mod group;
 mod identity;
+mod jitter;
 mod log;
 mod logger;
 mod machine;

@@ -40,6 +40,9 @@ use crate::verdict::{self, Verdict};
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Wait before an entry that was not taken is proposed again. It costs nothing while there is no leader, and segments wait for
+/// it: a delay that grows would make an election of three seconds one of six.
+const PROPOSE_DELAY: Duration = Duration::from_millis(100);
 
 /// How PUTs of segments are timed out and hedged where they cross a network (RELIABILITY.md, row 5; docs/decisions/0006).
 const ATTEMPTS: AttemptRules = AttemptRules {
@@ -563,7 +566,6 @@ pub(crate) async fn propose(shared: &Shared, command: Command) -> Result<Result<
     let what = command.name();
     let incarnation = shared.parts.group.read(|index| index.incarnation());
     let entry = Entry { incarnation, command };
-    let mut delay = RETRY_DELAY_MIN;
     let mut waiting: Option<Waiting<'_>> = None;
     loop {
         match shared.parts.group.propose(entry.clone()).await {
@@ -573,10 +575,11 @@ pub(crate) async fn propose(shared: &Shared, command: Command) -> Result<Result<
                 return Ok(applied);
             }
             Err(e) if e.kind() == consensus::ErrorKind::Unavailable && !matches!(e, ProposeError::Closed) => {
-                warn!(error = chain(&e), entry = what, "entry not committed, trying again");
+                if waiting.is_none() {
+                    warn!(error = chain(&e), entry = what, "entry not committed, trying until it is");
+                }
                 waiting.get_or_insert_with(|| Waiting::begin(shared)).because(&e);
-                shared.parts.clock.sleep(delay).await;
-                delay = (delay * 2).min(RETRY_DELAY_MAX);
+                shared.parts.clock.sleep(PROPOSE_DELAY).await;
             }
             Err(source) => return Err(IngesterError::Propose { what, source }),
         }
