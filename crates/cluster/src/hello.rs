@@ -9,7 +9,7 @@ use crate::message::Lane;
 use crate::security::{Security, Side};
 
 /// The version of everything on the peer port that is not in the messages' bodies.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;
 
 /// No hello, proof included, is longer.
 const FRAME_BYTES_MAX: usize = 4 << 10;

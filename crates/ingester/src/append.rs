@@ -14,6 +14,7 @@ use segment::{Columns, SeriesId};
 use tokio::sync::oneshot;
 
 use crate::error::{Reason, Rejected};
+use crate::route::HashedPart;
 use crate::series_table::{SeriesHasher, SeriesTable};
 use crate::settings::Limits;
 
@@ -50,7 +51,7 @@ impl TimeBounds {
 
     /// Why a sample at `t` can't be stored, if it can't.
     #[inline]
-    fn refuse(&self, t: TimestampMs) -> Option<Reason> {
+    pub(crate) fn refuse(&self, t: TimestampMs) -> Option<Reason> {
         if t > self.newest {
             Some(Reason::MaxFuture)
         } else if t < 0 {
@@ -72,21 +73,7 @@ impl<'r, 'a> Prepared<'r, 'a> {
         bounds: TimeBounds,
     ) -> Prepared<'r, 'a> {
         let salt = hasher.salt(tenant);
-        let hash = |labels: &WireLabels<'_>| match labels.as_contiguous() {
-            Some(bytes) => hasher.hash(salt, bytes),
-            // Label fields with other fields between them: legal, and nobody sends it.
-            None => {
-                let mut bytes = Vec::new();
-                for (name, value) in labels.iter() {
-                    for part in [name, value] {
-                        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-                        bytes.extend_from_slice(part);
-                    }
-                }
-                hasher.hash(!salt, &bytes)
-            }
-        };
-        let hashes = request.series.iter().map(|series| hash(&series.labels)).collect();
+        let hashes = request.series.iter().map(|series| hasher.hash_wire(salt, &series.labels)).collect();
         Prepared { tenant, request, salt, hashes, bounds }
     }
 }
@@ -211,6 +198,30 @@ impl Appender {
             appended.waits = true;
         }
         appended
+    }
+
+    /// Adds a part whose series are named by their hashes, all of it or nothing: `None` if a series is not known, or was not
+    /// spelled since the cut, for which its labels are needed. The caller has looked at the times.
+    pub(crate) fn append_hashed(&mut self, part: &HashedPart, waiter: Waiter) -> Option<Appended> {
+        let mut ids: Vec<SeriesId> = Vec::with_capacity(part.series.len());
+        for (hash, _) in &part.series {
+            let id = self.table.find(ids.last().copied(), *hash)?;
+            if !self.table.is_spelled(id) {
+                return None;
+            }
+            ids.push(id);
+        }
+        for (&id, (_, samples)) in ids.iter().zip(&part.series) {
+            let state = self.table.state(id);
+            for &(t, v) in &part.samples[range(samples)] {
+                self.open.push_float(id, state, t, v);
+            }
+        }
+        let waits = !part.samples.is_empty();
+        if waits {
+            self.waiters.push(waiter);
+        }
+        Some(Appended { samples: part.samples.len() as u64, waits, ..Appended::default() })
     }
 
     /// Spells a series out if it was not since the cut.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bucket::Bucket;
-use model::{NodeId, TenantId, WriterId};
+use model::{NodeId, TenantId, TimestampMs, WriterId};
 use parking_lot::{Mutex, RwLock};
 use proto::WriteRequest;
 use runtime::{Clock, Random, Registry, Tasks};
@@ -18,7 +18,7 @@ use crate::append::{Appended, Appender, Prepared, TimeBounds};
 use crate::error::{IngesterError, PushError};
 use crate::heads::Heads;
 use crate::metrics::Metrics;
-use crate::route::{Homes, Outcome, Router};
+use crate::route::{HashedPart, Homes, Outcome, Router};
 use crate::series_table::SeriesHasher;
 use crate::session::SessionGuard;
 use crate::settings::{Limits, Settings};
@@ -200,15 +200,40 @@ impl Shared {
             let room_for_series = self.check_room(&appender)?;
             appender.append(&prepared, &limits, room_for_series, waiter)
         };
+        self.metrics.exemplars_ignored.inc_by(request.exemplars);
+        Ok(self.ticket(appended, committed))
+    }
+
+    /// Adds a part whose series are named by their hashes; `None`, and nothing was added, if their labels are needed: a series
+    /// is not known by this hash, is to be spelled, or has a sample that is refused, which its sender is told of by name.
+    pub(crate) fn append_hashed(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        part: &HashedPart,
+    ) -> Result<Option<Ticket>, PushError> {
+        let bounds = TimeBounds::new(self.parts.clock.now_ms(), &self.limits.read().of(tenant));
+        let is_refused = |(t, _): &(TimestampMs, f64)| bounds.refuse(*t).is_some();
+        if part.samples.iter().any(is_refused) {
+            return Ok(None);
+        }
+        let (waiter, committed) = oneshot::channel();
+        let appended = {
+            let mut appender = self.appender.lock();
+            self.check_room(&appender)?;
+            appender.append_hashed(part, waiter)
+        };
+        Ok(appended.map(|appended| self.ticket(appended, committed)))
+    }
+
+    fn ticket(self: &Arc<Self>, appended: Appended, committed: oneshot::Receiver<()>) -> Ticket {
         if appended.waits {
             self.appended.notify_one();
         }
         self.metrics.samples.inc_by(appended.samples);
-        self.metrics.exemplars_ignored.inc_by(request.exemplars);
         for (reason, count) in appended.rejected.counts() {
             self.metrics.rejected.with([reason.as_str()]).inc_by(count);
         }
-        Ok(Ticket { shared: self.clone(), since: self.parts.clock.boottime(), appended, committed })
+        Ticket { shared: self.clone(), since: self.parts.clock.boottime(), appended, committed }
     }
 
     /// Whether there is room for samples, and (the result) for series that are not known yet.

@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     pub unavailable: Counters<1>,
     pub exemplars_ignored: Counter,
     pub parts_forwarded: Counter,
+    pub parts_spelled: Counter,
     pub parts_taken: Counter,
     pub parts_failed_over: Counter,
     pub nodes_passed_over: Gauge,
@@ -51,6 +52,11 @@ impl Metrics {
             parts_forwarded: r.counter(
                 "bellrock_ingester_parts_forwarded_total",
                 "Parts of requests that were sent to another node, the home of their series",
+            ),
+            parts_spelled: r.counter(
+                "bellrock_ingester_parts_spelled_total",
+                "Parts that were sent again with labels, as their home did not know each series by its hash. Once a series after \
+                 each cut of a head is as it should be",
             ),
             parts_taken: r.counter(
                 "bellrock_ingester_parts_taken_total",

@@ -10,14 +10,20 @@
 //! memory: what is on its way to others is bounded, and a home without room refuses at once. As a home
 //! waits for nothing but its own flush, nodes that forward to one another can't wait in a circle.
 //!
+//! Most of a part's bytes are labels, and its home knows most series. So once a node has told in an answer how it hashes
+//! labels, parts for it name their series by those hashes; it takes such a part whole or says that it needs the labels,
+//! which is once after each cut of its head. Then the part is sent as ever. See docs/decisions/0010.
+//!
 //! Where this node's writer is the only live one, a request is appended as it is, at the cost of a look at the index.
 
+mod cutter;
 mod home;
 mod part;
 mod passed_over;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -34,8 +40,10 @@ use tracing::{debug, info, warn};
 
 use crate::error::{PushError, Rejected};
 use crate::ingester::{Ingester, Shared, Ticket};
-pub(crate) use part::Outcome;
-use part::PART_BYTES_MAX;
+use crate::series_table::SeriesHasher;
+use cutter::{Cut, Cutter};
+use part::{Answer, PART_BYTES_MAX};
+pub(crate) use part::{HashedPart, Outcome};
 use passed_over::{Input, Output, PassedOver, Rules};
 
 /// With [`ASK_LIMIT`] a node that is cut off costs a write a second.
@@ -95,6 +103,8 @@ pub(crate) struct Router {
     /// Told when a node is found to be silent, for whoever waits for it.
     silenced: watch::Sender<()>,
     in_flight_bytes: Arc<AtomicUsize>,
+    /// How the other nodes hash labels, as they have said last.
+    hashers: Mutex<BTreeMap<NodeId, SeriesHasher>>,
     /// Made when there is something to split.
     remembered: OnceLock<home::Remembered>,
 }
@@ -107,6 +117,7 @@ impl Router {
             passed_over: Mutex::new(PassedOver::new(RULES)),
             silenced: watch::Sender::new(()),
             in_flight_bytes: Arc::default(),
+            hashers: Mutex::default(),
             remembered: OnceLock::new(),
         }
     }
@@ -136,7 +147,9 @@ struct Placed {
 /// A part for another node, until it is answered.
 struct Part {
     node: NodeId,
-    bytes: Bytes,
+    with_labels: Bytes,
+    /// The same without labels, to be tried first.
+    with_hashes: Option<Bytes>,
     /// Who is not to be tried when that node does not take it.
     tried: Vec<NodeId>,
     _held: HeldBytes,
@@ -195,9 +208,19 @@ impl Ingester {
     /// Errors: nothing was taken.
     pub fn take_part(&self, part: &[u8]) -> Result<BoxFuture<'static, Result<Bytes, PushError>>, PartError> {
         self.takes_parts()?;
-        let ticket = self.shared.append_part(part)?;
-        self.shared.metrics.parts_taken.inc();
-        Ok(async move { Ok(ticket.outcome().await?.encode().into()) }.boxed())
+        let (shared, hasher) = (&self.shared, self.shared.hasher);
+        let (tenant, part) = part::decode(part).map_err(|error| PartError::Malformed(error.to_string()))?;
+        let ticket = match part {
+            part::Part::WithLabels(body) => {
+                Some(shared.append(&tenant, &decode_request(body).map_err(PartError::Malformed)?)?)
+            }
+            part::Part::WithHashes(part) => shared.append_hashed(&tenant, &part)?,
+        };
+        let Some(ticket) = ticket else {
+            return Ok(async move { Ok(Answer { hasher, outcome: None }.encode().into()) }.boxed());
+        };
+        shared.metrics.parts_taken.inc();
+        Ok(async move { Ok(Answer { hasher, outcome: Some(ticket.outcome().await?) }.encode().into()) }.boxed())
     }
 }
 
@@ -323,41 +346,42 @@ impl Shared {
         let homes: Vec<usize> = hashes.into_iter().zip(&request.series).map(home_of).collect();
         // Metadata are of no series: they stay where they came, if anything does.
         let home_of_metadata = here.unwrap_or_else(|| home::home(tenant_hash, candidates));
-        let mut bytes = vec![0; candidates.len()];
+        let mut cutter = {
+            let hashers = self.router.hashers.lock();
+            Cutter::new(tenant, candidates.iter().map(|node| hashers.get(node).copied()))
+        };
+        let elsewhere = |home: usize| Some(home).filter(|_| Some(home) != here);
         for (&home, series) in homes.iter().zip(&request.series) {
-            bytes[home] += series.wire.len() + proto::FIELD_BYTES_MAX;
+            if let Some(home) = elsewhere(home) {
+                cutter.expect_series(home, series);
+            }
         }
-        for metadata in &request.metadata {
-            bytes[home_of_metadata] += metadata.wire.len() + proto::FIELD_BYTES_MAX;
+        if let Some(home) = elsewhere(home_of_metadata) {
+            request.metadata.iter().for_each(|metadata| cutter.expect_metadata(home, metadata));
         }
-        if let Some(here) = here {
-            bytes[here] = 0;
-        }
-        let mut held = match self.hold(bytes.iter().sum()) {
+        let mut held = match self.hold(cutter.expected_bytes()) {
             Ok(held) => held,
             // Locality is all that is lost.
             Err(_) if here.is_some() => return Ok(()),
             Err(full) => return Err(full),
         };
-        let mut cutter =
-            Cutter { tenant, bytes, open: candidates.iter().map(|_| Vec::new()).collect(), full: Vec::new() };
         let mut homes = homes.into_iter();
+        let samples = &request.samples;
         request.series.retain(|series| {
-            let home = homes.next();
-            let elsewhere = home.filter(|_| home != here);
-            if let Some(home) = elsewhere {
-                cutter.put(home, series.wire, proto::put_series);
+            let home = homes.next().and_then(elsewhere);
+            if let Some(home) = home {
+                cutter.put_series(home, series, samples);
             }
-            elsewhere.is_none()
+            home.is_none()
         });
-        if here.is_none() {
-            for metadata in std::mem::take(&mut request.metadata) {
-                cutter.put(home_of_metadata, metadata.wire, proto::put_metadata);
-            }
+        if let Some(home) = elsewhere(home_of_metadata) {
+            std::mem::take(&mut request.metadata).iter().for_each(|metadata| cutter.put_metadata(home, metadata));
         }
-        for (home, part) in cutter.finish() {
-            let _held = held.split(part.len() + PART_OVERHEAD_BYTES);
-            parts.push(Part { node: candidates[home], bytes: part.into(), tried: tried.to_vec(), _held });
+        for Cut { home, with_labels, with_hashes } in cutter.finish() {
+            let bytes = with_labels.len() + with_hashes.as_ref().map_or(0, Vec::len);
+            let (with_labels, with_hashes) = (with_labels.into(), with_hashes.map(Bytes::from));
+            let _held = held.split(bytes + PART_OVERHEAD_BYTES);
+            parts.push(Part { node: candidates[home], with_labels, with_hashes, tried: tried.to_vec(), _held });
         }
         Ok(())
     }
@@ -400,8 +424,7 @@ impl Shared {
 
     /// Hands a part over; what its home does not take goes to others, or stays here.
     async fn deliver(self: &Arc<Self>, part: Part, until: Duration) -> Result<Rejected, PushError> {
-        let limit = until.saturating_sub(self.parts.clock.boottime()).min(PATIENCE);
-        let (mut rejected, only, why) = match self.hand_over(&part, limit).await {
+        let (mut rejected, only, why) = match self.hand_over(&part, until).await {
             Ok(Outcome { rejected, without_room }) if without_room.is_empty() => return Ok(rejected),
             Ok(Outcome { rejected, without_room }) => {
                 let why = format!("node {} has no memory for {} new series", part.node, without_room.len());
@@ -418,9 +441,8 @@ impl Shared {
     }
 
     fn place_anew(self: &Arc<Self>, part: &Part, only: Option<&[u32]>, why: String) -> Result<Placed, PushError> {
-        let decoded = decode_part(&part.bytes);
-        // It was a request when it came, so this is a bug; who sent it may try again.
-        let (tenant, mut request) = decoded.map_err(|why| PushError::NoWriter { why })?;
+        // It was a request when it came, so an error is a bug; who sent it may try again.
+        let (tenant, mut request) = read_back(&part.with_labels).map_err(|why| PushError::NoWriter { why })?;
         if let Some(only) = only {
             keep(&mut request, only);
         }
@@ -429,21 +451,33 @@ impl Shared {
         self.place(&tenant, request, tried, PushError::NoWriter { why })
     }
 
-    /// Appends a part as a request of this node's own.
-    fn append_part(self: &Arc<Self>, part: &[u8]) -> Result<Ticket, PartError> {
-        let (tenant, request) = decode_part(part).map_err(PartError::Malformed)?;
-        Ok(self.append(&tenant, &request)?)
+    /// Sends a part to its node and waits for the answer, or for the node to be found silent.
+    async fn hand_over(self: &Arc<Self>, part: &Part, until: Duration) -> Result<Outcome, NotTaken> {
+        self.metrics.parts_forwarded.inc();
+        if let Some(with_hashes) = &part.with_hashes {
+            if let Some(outcome) = self.exchange(part.node, with_hashes.clone(), until).await? {
+                return Ok(outcome);
+            }
+            self.metrics.parts_spelled.inc();
+        }
+        let outcome = self.exchange(part.node, part.with_labels.clone(), until).await?;
+        outcome.ok_or_else(|| NotTaken::Refused("it does not read labels".to_owned()))
     }
 
-    /// Sends a part to its node and waits for the answer, or for the node to be found silent.
-    async fn hand_over(self: &Arc<Self>, part: &Part, limit: Duration) -> Result<Outcome, NotTaken> {
+    /// The same of one form of a part. `None`: the node has taken nothing, and needs the other form.
+    async fn exchange(
+        self: &Arc<Self>,
+        node: NodeId,
+        part: Bytes,
+        until: Duration,
+    ) -> Result<Option<Outcome>, NotTaken> {
         let Some(homes) = self.router.homes.clone() else { return Err(NotTaken::Refused("no way to it".to_owned())) };
-        self.metrics.parts_forwarded.inc();
+        let limit = until.saturating_sub(self.parts.clock.boottime()).min(PATIENCE);
         let mut silenced = self.router.silenced.subscribe();
-        let _sent = Sent::begin(self.clone(), part.node);
-        let mut answer = homes.append(part.node, part.bytes.clone(), limit);
+        let _sent = Sent::begin(self.clone(), node);
+        let mut answer = homes.append(node, part, limit);
         let answer = loop {
-            if self.router.passed_over.lock().is_silent(part.node) {
+            if self.router.passed_over.lock().is_silent(node) {
                 return Err(NotTaken::Silent("it does not answer".to_owned()));
             }
             tokio::select! {
@@ -452,13 +486,16 @@ impl Shared {
                 () = self.parts.clock.sleep(TICK) => self.step(Input::Tick, ""),
             }
         };
-        let read = |bytes: Bytes| Outcome::decode(&bytes).map_err(|error| NotTaken::Refused(error.to_string()));
-        let outcome = answer.and_then(read);
-        match &outcome {
-            Ok(_) => self.step(Input::Took(part.node), ""),
-            Err(not_taken) => self.step_not_taken(part.node, not_taken),
+        let read = |bytes: Bytes| Answer::decode(&bytes).map_err(|error| NotTaken::Refused(error.to_string()));
+        let answer = answer.and_then(read);
+        match &answer {
+            Ok(answer) => {
+                self.step(Input::Took(node), "");
+                self.router.hashers.lock().insert(node, answer.hasher);
+            }
+            Err(not_taken) => self.step_not_taken(node, not_taken),
         }
-        outcome
+        Ok(answer?.outcome)
     }
 
     fn step_not_taken(self: &Arc<Self>, node: NodeId, not_taken: &NotTaken) {
@@ -501,37 +538,6 @@ impl Shared {
     }
 }
 
-/// Puts series into parts, each of which is allocated once.
-struct Cutter<'a> {
-    tenant: &'a TenantId,
-    /// What is still to come, a home.
-    bytes: Vec<usize>,
-    /// The part that is being filled, a home; empty if none is.
-    open: Vec<Vec<u8>>,
-    /// Parts that are full, with their homes.
-    full: Vec<(usize, Vec<u8>)>,
-}
-
-impl Cutter<'_> {
-    fn put(&mut self, home: usize, wire: &[u8], put_wire: fn(&mut Vec<u8>, &[u8])) {
-        let bytes = wire.len() + proto::FIELD_BYTES_MAX;
-        let part = &mut self.open[home];
-        if !part.is_empty() && part.len() + bytes > PART_BYTES_MAX {
-            self.full.push((home, std::mem::take(part)));
-        }
-        if part.is_empty() {
-            *part = part::begin(self.tenant, self.bytes[home].min(PART_BYTES_MAX).max(bytes));
-        }
-        put_wire(part, wire);
-        self.bytes[home] = self.bytes[home].saturating_sub(bytes);
-    }
-
-    fn finish(self) -> impl Iterator<Item = (usize, Vec<u8>)> {
-        let open = self.open.into_iter().enumerate().filter(|(_, part)| !part.is_empty());
-        self.full.into_iter().chain(open)
-    }
-}
-
 /// A part on its way, as the machine counts them; also when whoever waits for it leaves.
 struct Sent {
     shared: Arc<Shared>,
@@ -552,14 +558,21 @@ impl Drop for Sent {
     }
 }
 
-/// Reads a part; the error is in words.
-fn decode_part(part: &[u8]) -> Result<(TenantId, WriteRequest<'_>), String> {
-    let (tenant, body) = part::decode(part).map_err(|error| error.to_string())?;
+/// Reads a part with labels; the error is in words.
+fn read_back(part: &[u8]) -> Result<(TenantId, WriteRequest<'_>), String> {
+    match part::decode(part).map_err(|error| error.to_string())? {
+        (tenant, part::Part::WithLabels(body)) => Ok((tenant, decode_request(body)?)),
+        (_, part::Part::WithHashes(_)) => Err("a part without labels".to_owned()),
+    }
+}
+
+/// Reads the request that a part with labels holds; the error is in words.
+fn decode_request(body: &[u8]) -> Result<WriteRequest<'_>, String> {
     let limits = DecodeLimits { result_bytes_max: PART_DECODED_BYTES_MAX };
     let mut request = proto::decode_write_request(body, &limits).map_err(|error| error.to_string())?;
     // Counted by whoever received the request.
     request.exemplars = 0;
-    Ok((tenant, request))
+    Ok(request)
 }
 
 /// Leaves these series in a request, by their places in it, ascending; and nothing else.

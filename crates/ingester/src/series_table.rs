@@ -10,24 +10,33 @@
 //! id is spelled anew after each cut. It holds no labels: those are in the request at hand.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use hashbrown::HashTable;
 use highway::{HighwayHash, HighwayHasher, Key};
-use model::{Labels, TenantId};
+use model::{DecodeError, Labels, Reader, TenantId};
+use proto::WireLabels;
 use segment::{SeriesId, SeriesState};
 
 /// A series that was not written for this many whole generations is forgotten: half an hour at ten minutes a cut.
 const SILENT_GENERATIONS: u32 = 3;
 
-/// Makes the hashes; cheap to copy, used outside the table's lock.
-#[derive(Debug, Clone, Copy)]
+/// Makes the hashes; cheap to copy, used outside the table's lock. Other nodes of the cluster are told the key, and nobody
+/// else is.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SeriesHasher {
     key: [u64; 4],
 }
 
+impl fmt::Debug for SeriesHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SeriesHasher(…)")
+    }
+}
+
 impl SeriesHasher {
     /// A hasher with this secret.
-    pub(crate) fn new(key: [u64; 4]) -> SeriesHasher {
+    pub(crate) const fn new(key: [u64; 4]) -> SeriesHasher {
         SeriesHasher { key }
     }
 
@@ -41,6 +50,39 @@ impl SeriesHasher {
     /// What sets one tenant's hashes apart from another's.
     pub(crate) fn salt(&self, tenant: &TenantId) -> u128 {
         self.hash(0, tenant.as_str().as_bytes())
+    }
+
+    /// The hash of labels as they lie on the wire; another spelling of the same labels has another one.
+    #[inline]
+    pub(crate) fn hash_wire(&self, salt: u128, labels: &WireLabels<'_>) -> u128 {
+        match labels.as_contiguous() {
+            Some(bytes) => self.hash(salt, bytes),
+            // Label fields with other fields between them: legal, and nobody sends it.
+            None => {
+                let mut bytes = Vec::new();
+                for (name, value) in labels.iter() {
+                    for part in [name, value] {
+                        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                        bytes.extend_from_slice(part);
+                    }
+                }
+                self.hash(!salt, &bytes)
+            }
+        }
+    }
+
+    /// Appends the key, 32 bytes.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        self.key.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    }
+
+    /// Reads what [`SeriesHasher::put`] wrote.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<SeriesHasher, DecodeError> {
+        let mut key = [0; 4];
+        for word in &mut key {
+            *word = reader.u64()?;
+        }
+        Ok(SeriesHasher { key })
     }
 
     /// The hash of a label set in its canonical wire form.

@@ -34,6 +34,14 @@ enum Fault {
 struct Network {
     nodes: Mutex<BTreeMap<NodeId, crate::Ingester>>,
     faults: Mutex<BTreeMap<NodeId, Fault>>,
+    /// The forms of the parts that were sent.
+    forms: Mutex<Vec<Form>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Form {
+    Labels,
+    Hashes,
 }
 
 /// What a node reaches of it.
@@ -66,6 +74,11 @@ impl Homes for Link {
     fn append(&self, node: NodeId, part: Bytes, limit: Duration) -> BoxFuture<'static, Result<Bytes, NotTaken>> {
         let fault = self.0.faults.lock().get(&node).copied();
         let ingester = self.0.nodes.lock().get(&node).cloned();
+        let form = match super::part::decode(&part).unwrap() {
+            (_, super::part::Part::WithLabels(_)) => Form::Labels,
+            (_, super::part::Part::WithHashes(_)) => Form::Hashes,
+        };
+        self.0.forms.lock().push(form);
         async move {
             let Some(ingester) = meet(fault, ingester, limit).await? else { return Err(silent()) };
             let taken = ingester.take_part(&part).map_err(|error| NotTaken::Refused(error.to_string()))?;
@@ -156,6 +169,17 @@ impl Three {
         self.nodes.iter().map(|node| node.ingester.shared.metrics.parts_forwarded.get()).sum()
     }
 
+    /// The forms of the parts that were sent since the last time, sorted.
+    fn forms(&self) -> Vec<Form> {
+        let mut forms = std::mem::take(&mut *self.network.forms.lock());
+        forms.sort_unstable();
+        forms
+    }
+
+    fn samples_taken(&self) -> u64 {
+        self.nodes.iter().map(|node| node.ingester.shared.metrics.samples.get()).sum()
+    }
+
     async fn stop(self) {
         self.network.nodes.lock().clear();
         for node in self.nodes.iter().rev() {
@@ -224,8 +248,7 @@ async fn a_series_has_one_head_through_whichever_node_it_comes() {
 async fn one_bad_sample_costs_no_other_wherever_it_goes() {
     let folder = tempfile::tempdir().unwrap();
     let three = Three::start(folder.path()).await;
-    for through in 0..3 {
-        let t = 1000 * (through as i64 + 1);
+    for (through, t) in [(0, 1000), (1, 2000), (2, 3000), (0, 4000), (1, 5000)] {
         let mut builder = WriteRequestBuilder::new();
         for i in 0..SERIES {
             builder.series(&series(i), &[(t, i as f64), (-1, 0.0)]);
@@ -238,7 +261,77 @@ async fn one_bad_sample_costs_no_other_wherever_it_goes() {
         assert_eq!(counts, [(Reason::InvalidLabels, SERIES as u64), (Reason::BeforeEpoch, SERIES as u64)]);
         assert_eq!(error.to_string().lines().count(), 11, "{error}");
     }
-    check_all_there(&three, &[1000, 2000, 3000]).await;
+    check_all_there(&three, &[1000, 2000, 3000, 4000, 5000]).await;
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_is_sent_hashes_as_long_as_it_knows_every_series() {
+    use Form::{Hashes, Labels};
+    let folder = tempfile::tempdir().unwrap();
+    let three = Three::start(folder.path()).await;
+    let push = async |body: &[u8]| {
+        let before = three.samples_taken();
+        three.push(0, body).await.unwrap();
+        (three.forms(), three.samples_taken() - before)
+    };
+    // The first answers say how to hash.
+    assert_eq!(push(&request(1000)).await, (vec![Labels; 2], SERIES as u64));
+    assert_eq!(push(&request(2000)).await, (vec![Hashes; 2], SERIES as u64));
+    check_all_there(&three, &[1000, 2000]).await;
+
+    // With a series that is new to each home: nothing is taken twice.
+    let mut builder = WriteRequestBuilder::new();
+    for i in 0..2 * SERIES {
+        builder.series(&series(i), &[(3000, 3.0), (3001, f64::NAN)]);
+    }
+    let body = builder.finish();
+    assert_eq!(push(&body).await, (vec![Labels, Labels, Hashes, Hashes], 4 * SERIES as u64));
+    assert_eq!(push(&body).await.0, [Hashes; 2]);
+
+    // A histogram goes with labels.
+    let mut builder = WriteRequestBuilder::new();
+    let histogram = model::Histogram::default();
+    (0..SERIES).for_each(|i| {
+        builder.histograms(&series(i), &[(4000, histogram.clone())]);
+    });
+    assert_eq!(push(&builder.finish()).await, (vec![Labels; 2], SERIES as u64));
+
+    // Each cut of a head wants the labels once.
+    for node in &three.nodes {
+        let metrics = &node.ingester.shared.metrics;
+        node.ingester.cut_now();
+        while metrics.cuts.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(push(&request(5000)).await, (vec![Labels, Labels, Hashes, Hashes], SERIES as u64));
+    assert_eq!(push(&request(6000)).await, (vec![Hashes; 2], SERIES as u64));
+    check_all_there(&three, &[5000, 6000]).await;
+
+    // A new process has another key, and says so.
+    let hashers = &three.nodes[0].ingester.shared.router.hashers;
+    let of_before = crate::series_table::SeriesHasher::new([1, 2, 3, 4]);
+    let known = hashers.lock().insert(node_id(1), of_before).unwrap();
+    assert_ne!(known, of_before);
+    assert_eq!(push(&request(7000)).await, (vec![Labels, Hashes, Hashes], SERIES as u64));
+    assert_eq!(hashers.lock()[&node_id(1)], known);
+    check_all_there(&three, &[5000, 6000, 7000]).await;
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hash_of_one_tenant_is_no_series_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let three = Three::start(folder.path()).await;
+    three.push(0, &request(1000)).await.unwrap();
+    let body = request(2000);
+    let decoded = proto::decode_write_request(&body, &DecodeLimits::default()).unwrap();
+    let other = TenantId::new("b").unwrap();
+    three.nodes[0].ingester.push(&other, decoded).unwrap().durable().await.unwrap();
+    use Form::{Hashes, Labels};
+    assert_eq!(three.forms(), [Labels, Labels, Labels, Labels, Hashes, Hashes]);
+    check_all_there(&three, &[1000]).await;
     three.stop().await;
 }
 
@@ -246,11 +339,14 @@ async fn one_bad_sample_costs_no_other_wherever_it_goes() {
 async fn what_a_home_does_not_take_others_do() {
     let folder = tempfile::tempdir().unwrap();
     let three = Three::start(folder.path()).await;
-    let mut times = Vec::new();
+    // From here on parts have hashes.
+    let mut times = vec![1, 2];
+    three.push(0, &request(1)).await.unwrap();
+    three.push(2, &request(2)).await.unwrap();
     for fault in [Fault::Refuses, Fault::Unreachable, Fault::Hangs, Fault::LosesAnswers] {
         three.fail(1, Some(fault));
         for through in [0, 2, 0] {
-            let t = 1000 * (times.len() as i64 + 1);
+            let t = 1000 * times.len() as i64;
             three.push(through, &request(t)).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
             times.push(t);
         }

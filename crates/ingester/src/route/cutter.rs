@@ -1,0 +1,117 @@
+//! Cutter: puts series into parts, in both forms of a part.
+
+use model::{TenantId, TimestampMs};
+use proto::{MetadataRef, TimeSeries};
+
+use super::part::{self, HashedPartBuilder, PART_BYTES_MAX};
+use crate::series_table::SeriesHasher;
+
+/// A part of a request.
+pub(super) struct Cut {
+    /// For whom: its place among the homes.
+    pub home: usize,
+    pub with_labels: Vec<u8>,
+    /// `None`: only labels will do.
+    pub with_hashes: Option<Vec<u8>>,
+}
+
+/// Told first what will come ([`Cutter::expect_series`]), so that each part is allocated once and its memory is taken before.
+pub(super) struct Cutter<'a> {
+    tenant: &'a TenantId,
+    homes: Vec<Home>,
+    full: Vec<Cut>,
+}
+
+struct Home {
+    /// How it hashes labels, with the tenant's salt; `None`: not known.
+    hasher: Option<(SeriesHasher, u128)>,
+    /// Bytes that are still to come.
+    labelled_bytes: usize,
+    hashed_bytes: usize,
+    /// The part that is being filled.
+    open: Option<Open>,
+}
+
+struct Open {
+    with_labels: Vec<u8>,
+    /// `None` as soon as there is something in the part that needs labels.
+    with_hashes: Option<HashedPartBuilder>,
+}
+
+impl<'a> Cutter<'a> {
+    /// For homes that hash labels so.
+    pub(super) fn new(tenant: &'a TenantId, hashers: impl Iterator<Item = Option<SeriesHasher>>) -> Cutter<'a> {
+        let home = |hasher: Option<SeriesHasher>| Home {
+            hasher: hasher.map(|hasher| (hasher, hasher.salt(tenant))),
+            labelled_bytes: 0,
+            hashed_bytes: 0,
+            open: None,
+        };
+        Cutter { tenant, homes: hashers.map(home).collect(), full: Vec::new() }
+    }
+
+    pub(super) fn expect_series(&mut self, home: usize, series: &TimeSeries<'_>) {
+        let home = &mut self.homes[home];
+        home.labelled_bytes += series.wire.len() + proto::FIELD_BYTES_MAX;
+        if home.hasher.is_some() {
+            home.hashed_bytes += part::hashed_bytes_max(series.samples.len());
+        }
+    }
+
+    pub(super) fn expect_metadata(&mut self, home: usize, metadata: &MetadataRef<'_>) {
+        self.homes[home].labelled_bytes += metadata.wire.len() + proto::FIELD_BYTES_MAX;
+    }
+
+    /// Bytes of all that is to come.
+    pub(super) fn expected_bytes(&self) -> usize {
+        self.homes.iter().map(|home| home.labelled_bytes + home.hashed_bytes).sum()
+    }
+
+    /// Puts a series, whose floats these are.
+    pub(super) fn put_series(&mut self, home: usize, series: &TimeSeries<'_>, samples: &[(TimestampMs, f64)]) {
+        let hasher = self.homes[home].hasher;
+        let open = self.put(home, series.wire, proto::put_series);
+        match (hasher, &mut open.with_hashes) {
+            (Some((hasher, salt)), Some(with_hashes)) if series.histograms.is_empty() => {
+                with_hashes.put(hasher.hash_wire(salt, &series.labels), &samples[range(&series.samples)]);
+            }
+            _ => open.with_hashes = None,
+        }
+    }
+
+    pub(super) fn put_metadata(&mut self, home: usize, metadata: &MetadataRef<'_>) {
+        self.put(home, metadata.wire, proto::put_metadata).with_hashes = None;
+    }
+
+    fn put(&mut self, number: usize, wire: &[u8], put_wire: fn(&mut Vec<u8>, &[u8])) -> &mut Open {
+        let home = &mut self.homes[number];
+        let bytes = wire.len() + proto::FIELD_BYTES_MAX;
+        if let Some(open) = home.open.take_if(|open| open.with_labels.len() + bytes > PART_BYTES_MAX) {
+            self.full.push(open.close(number));
+        }
+        let open = home.open.get_or_insert_with(|| Open {
+            with_labels: part::begin(self.tenant, home.labelled_bytes.min(PART_BYTES_MAX).max(bytes)),
+            with_hashes: home.hasher.map(|_| HashedPartBuilder::new(self.tenant, home.hashed_bytes)),
+        });
+        put_wire(&mut open.with_labels, wire);
+        home.labelled_bytes = home.labelled_bytes.saturating_sub(bytes);
+        open
+    }
+
+    /// The parts.
+    pub(super) fn finish(mut self) -> Vec<Cut> {
+        let open = self.homes.into_iter().enumerate().filter_map(|(number, home)| Some(home.open?.close(number)));
+        self.full.extend(open);
+        self.full
+    }
+}
+
+impl Open {
+    fn close(self, home: usize) -> Cut {
+        Cut { home, with_labels: self.with_labels, with_hashes: self.with_hashes.map(HashedPartBuilder::finish) }
+    }
+}
+
+fn range(range: &std::ops::Range<u32>) -> std::ops::Range<usize> {
+    range.start as usize..range.end as usize
+}
