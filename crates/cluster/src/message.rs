@@ -81,7 +81,7 @@ impl Message {
             // A snapshot of the index is one message.
             Message::Consensus => 160 << 20,
             Message::Renew | Message::Status | Message::TakesParts => 64 << 10,
-            // A part is a MiB, or one series, and the request that it is of is at most 32 MiB by default, decoded.
+            // A part with labels is a MiB, or one series, and the request that it is of is at most 32 MiB by default, decoded.
             Message::Append => 64 << 20,
             // The names of a plan's blocks.
             Message::Share => 32 << 20,

@@ -416,8 +416,9 @@ impl Core {
             x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         }
-        let timeout =
-            election_timeout(self.settings.election_ticks, &self.conf.voters, self.identity.id, x ^ (x >> 31));
+        let (voters, outgoing) = (&self.conf.voters, &self.conf.voters_outgoing);
+        let ticks = self.settings.election_ticks;
+        let timeout = election_timeout(ticks, voters, outgoing, self.identity.id, x ^ (x >> 31));
         self.node.raft.set_randomized_election_timeout(timeout);
     }
 

@@ -27,7 +27,7 @@ pub struct Settings {
     /// Raft's unit of time.
     pub tick: Duration,
     /// A follower that hears nothing for once to twice so many ticks holds an election; a leader that hears from no
-    /// majority for as long steps down. With ticks of 100 ms one of three is followed in 1 to 1.7 s; shorter ones would
+    /// majority for as long steps down. With ticks of 100 ms one of three is followed in 1 to 2 s; shorter ones would
     /// take a disk that stalls for half a second for a dead node.
     pub election_ticks: usize,
     /// A leader says that it is there every so many ticks.

@@ -55,8 +55,8 @@ impl Metrics {
             ),
             parts_spelled: r.counter(
                 "bellrock_ingester_parts_spelled_total",
-                "Parts that were sent again with labels, as their home did not know each series by its hash. Once a series after \
-                 each cut of a head is as it should be",
+                "Parts that were sent again with labels, as their home did not know each series by its hash or refused a sample. \
+                 Once a series after each cut of a head is as it should be",
             ),
             parts_taken: r.counter(
                 "bellrock_ingester_parts_taken_total",

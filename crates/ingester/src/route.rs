@@ -11,19 +11,20 @@
 //! waits for nothing but its own flush, nodes that forward to one another can't wait in a circle.
 //!
 //! Most of a part's bytes are labels, and its home knows most series. So once a node has told in an answer how it hashes
-//! labels, parts for it name their series by those hashes; it takes such a part whole or says that it needs the labels,
-//! which is once after each cut of its head. Then the part is sent as ever. See docs/decisions/0010.
+//! labels, parts for it name their series by those hashes; it takes such a part whole or says that it needs the labels:
+//! once after each cut of its head, and for series that are new or never can be stored. Then the part is sent with them. See
+//! docs/decisions/0010.
 //!
 //! Where this node's writer is the only live one, a request is appended as it is, at the cost of a look at the index.
 
 mod cutter;
+mod hashers;
 mod home;
 mod part;
 mod passed_over;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -40,8 +41,8 @@ use tracing::{debug, info, warn};
 
 use crate::error::{PushError, Rejected};
 use crate::ingester::{Ingester, Shared, Ticket};
-use crate::series_table::SeriesHasher;
 use cutter::{Cut, Cutter};
+use hashers::Hashers;
 use part::{Answer, PART_BYTES_MAX};
 pub(crate) use part::{HashedPart, Outcome};
 use passed_over::{Input, Output, PassedOver, Rules};
@@ -103,8 +104,7 @@ pub(crate) struct Router {
     /// Told when a node is found to be silent, for whoever waits for it.
     silenced: watch::Sender<()>,
     in_flight_bytes: Arc<AtomicUsize>,
-    /// How the other nodes hash labels, as they have said last.
-    hashers: Mutex<BTreeMap<NodeId, SeriesHasher>>,
+    hashers: Hashers,
     /// Made when there is something to split.
     remembered: OnceLock<home::Remembered>,
 }
@@ -117,7 +117,7 @@ impl Router {
             passed_over: Mutex::new(PassedOver::new(RULES)),
             silenced: watch::Sender::new(()),
             in_flight_bytes: Arc::default(),
-            hashers: Mutex::default(),
+            hashers: Hashers::default(),
             remembered: OnceLock::new(),
         }
     }
@@ -202,8 +202,8 @@ impl Ingester {
         }
     }
 
-    /// Takes a part of a request that another node has received, as the home of its series; all of it is checked as if it
-    /// had been sent here. What it returns waits until the part is durable, and says then what the other node is to hear.
+    /// Takes a part of a request that another node has received, as the home of its series; what has labels is checked as if
+    /// it had been sent here, and what has none was. What it returns waits until the part is durable, and says then what the other node is to hear.
     ///
     /// Errors: nothing was taken.
     pub fn take_part(&self, part: &[u8]) -> Result<BoxFuture<'static, Result<Bytes, PushError>>, PartError> {
@@ -270,6 +270,7 @@ impl Shared {
         nodes.sort_unstable();
         nodes.dedup();
         self.step(Input::Live(&nodes), "");
+        self.router.hashers.retain(&nodes);
         let is_failing = self.failing.lock().is_some();
         let passed_over = self.router.passed_over.lock();
         nodes.retain(|node| {
@@ -346,10 +347,7 @@ impl Shared {
         let homes: Vec<usize> = hashes.into_iter().zip(&request.series).map(home_of).collect();
         // Metadata are of no series: they stay where they came, if anything does.
         let home_of_metadata = here.unwrap_or_else(|| home::home(tenant_hash, candidates));
-        let mut cutter = {
-            let hashers = self.router.hashers.lock();
-            Cutter::new(tenant, candidates.iter().map(|node| hashers.get(node).copied()))
-        };
+        let mut cutter = Cutter::new(tenant, candidates.len());
         let elsewhere = |home: usize| Some(home).filter(|_| Some(home) != here);
         for (&home, series) in homes.iter().zip(&request.series) {
             if let Some(home) = elsewhere(home) {
@@ -359,7 +357,14 @@ impl Shared {
         if let Some(home) = elsewhere(home_of_metadata) {
             request.metadata.iter().for_each(|metadata| cutter.expect_metadata(home, metadata));
         }
-        let mut held = match self.hold(cutter.expected_bytes()) {
+        cutter.hash_for(|home| self.router.hashers.next(candidates[home]));
+        let mut held = self.hold(cutter.expected_bytes());
+        if held.is_err() {
+            // Hashes are a second form of the same: without it there may be room.
+            cutter.hash_for(|_| None);
+            held = self.hold(cutter.expected_bytes());
+        }
+        let mut held = match held {
             Ok(held) => held,
             // Locality is all that is lost.
             Err(_) if here.is_some() => return Ok(()),
@@ -455,7 +460,9 @@ impl Shared {
     async fn hand_over(self: &Arc<Self>, part: &Part, until: Duration) -> Result<Outcome, NotTaken> {
         self.metrics.parts_forwarded.inc();
         if let Some(with_hashes) = &part.with_hashes {
-            if let Some(outcome) = self.exchange(part.node, with_hashes.clone(), until).await? {
+            let outcome = self.exchange(part.node, with_hashes.clone(), until).await?;
+            self.router.hashers.tried(part.node, outcome.is_some());
+            if let Some(outcome) = outcome {
                 return Ok(outcome);
             }
             self.metrics.parts_spelled.inc();
@@ -491,7 +498,7 @@ impl Shared {
         match &answer {
             Ok(answer) => {
                 self.step(Input::Took(node), "");
-                self.router.hashers.lock().insert(node, answer.hasher);
+                self.router.hashers.told(node, answer.hasher);
             }
             Err(not_taken) => self.step_not_taken(node, not_taken),
         }

@@ -40,9 +40,9 @@ use crate::verdict::{self, Verdict};
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
-/// Wait before an entry that was not taken is proposed again. It costs nothing while there is no leader, and segments wait for
+/// Wait before an entry that found no leader is proposed again. While there is none that costs nothing, and segments wait for
 /// it: a delay that grows would make an election of three seconds one of six.
-const PROPOSE_DELAY: Duration = Duration::from_millis(100);
+const NO_LEADER_DELAY: Duration = Duration::from_millis(100);
 
 /// How PUTs of segments are timed out and hedged where they cross a network (RELIABILITY.md, row 5; docs/decisions/0006).
 const ATTEMPTS: AttemptRules = AttemptRules {
@@ -566,7 +566,9 @@ pub(crate) async fn propose(shared: &Shared, command: Command) -> Result<Result<
     let what = command.name();
     let incarnation = shared.parts.group.read(|index| index.incarnation());
     let entry = Entry { incarnation, command };
+    let mut delay = RETRY_DELAY_MIN;
     let mut waiting: Option<Waiting<'_>> = None;
+    let mut warned = None;
     loop {
         match shared.parts.group.propose(entry.clone()).await {
             Ok(applied) => {
@@ -575,11 +577,17 @@ pub(crate) async fn propose(shared: &Shared, command: Command) -> Result<Result<
                 return Ok(applied);
             }
             Err(e) if e.kind() == consensus::ErrorKind::Unavailable && !matches!(e, ProposeError::Closed) => {
-                if waiting.is_none() {
+                let kind = std::mem::discriminant(&e);
+                if warned.replace(kind) != Some(kind) {
                     warn!(error = chain(&e), entry = what, "entry not committed, trying until it is");
                 }
                 waiting.get_or_insert_with(|| Waiting::begin(shared)).because(&e);
-                shared.parts.clock.sleep(PROPOSE_DELAY).await;
+                if matches!(e, ProposeError::NoLeader { .. }) {
+                    shared.parts.clock.sleep(NO_LEADER_DELAY).await;
+                } else {
+                    shared.parts.clock.sleep(delay).await;
+                    delay = (delay * 2).min(RETRY_DELAY_MAX);
+                }
             }
             Err(source) => return Err(IngesterError::Propose { what, source }),
         }

@@ -15,7 +15,7 @@ pub(super) struct Cut {
     pub with_hashes: Option<Vec<u8>>,
 }
 
-/// Told first what will come ([`Cutter::expect_series`]), so that each part is allocated once and its memory is taken before.
+/// Told first what will come ([`Cutter::expect_series`]), so that the memory for all of it is taken before.
 pub(super) struct Cutter<'a> {
     tenant: &'a TenantId,
     homes: Vec<Home>,
@@ -39,32 +39,34 @@ struct Open {
 }
 
 impl<'a> Cutter<'a> {
-    /// For homes that hash labels so.
-    pub(super) fn new(tenant: &'a TenantId, hashers: impl Iterator<Item = Option<SeriesHasher>>) -> Cutter<'a> {
-        let home = |hasher: Option<SeriesHasher>| Home {
-            hasher: hasher.map(|hasher| (hasher, hasher.salt(tenant))),
-            labelled_bytes: 0,
-            hashed_bytes: 0,
-            open: None,
-        };
-        Cutter { tenant, homes: hashers.map(home).collect(), full: Vec::new() }
+    /// For so many homes, with labels alone.
+    pub(super) fn new(tenant: &'a TenantId, homes: usize) -> Cutter<'a> {
+        let home = || Home { hasher: None, labelled_bytes: 0, hashed_bytes: 0, open: None };
+        Cutter { tenant, homes: std::iter::repeat_with(home).take(homes).collect(), full: Vec::new() }
+    }
+
+    /// Sets which homes get hashes too, and how they make them; asked for those only for which something is expected.
+    pub(super) fn hash_for(&mut self, mut hasher_of: impl FnMut(usize) -> Option<SeriesHasher>) {
+        for (number, home) in self.homes.iter_mut().enumerate() {
+            let hasher = if home.labelled_bytes == 0 { None } else { hasher_of(number) };
+            home.hasher = hasher.map(|hasher| (hasher, hasher.salt(self.tenant)));
+        }
     }
 
     pub(super) fn expect_series(&mut self, home: usize, series: &TimeSeries<'_>) {
         let home = &mut self.homes[home];
         home.labelled_bytes += series.wire.len() + proto::FIELD_BYTES_MAX;
-        if home.hasher.is_some() {
-            home.hashed_bytes += part::hashed_bytes_max(series.samples.len());
-        }
+        home.hashed_bytes += part::hashed_bytes_max(series.samples.len());
     }
 
     pub(super) fn expect_metadata(&mut self, home: usize, metadata: &MetadataRef<'_>) {
         self.homes[home].labelled_bytes += metadata.wire.len() + proto::FIELD_BYTES_MAX;
     }
 
-    /// Bytes of all that is to come.
+    /// Bytes of all that is to come, at most.
     pub(super) fn expected_bytes(&self) -> usize {
-        self.homes.iter().map(|home| home.labelled_bytes + home.hashed_bytes).sum()
+        let hashed = |home: &Home| if home.hasher.is_some() { home.hashed_bytes } else { 0 };
+        self.homes.iter().map(|home| home.labelled_bytes + hashed(home)).sum()
     }
 
     /// Puts a series, whose floats these are.
@@ -77,6 +79,8 @@ impl<'a> Cutter<'a> {
             }
             _ => open.with_hashes = None,
         }
+        let home = &mut self.homes[home];
+        home.hashed_bytes = home.hashed_bytes.saturating_sub(part::hashed_bytes_max(series.samples.len()));
     }
 
     pub(super) fn put_metadata(&mut self, home: usize, metadata: &MetadataRef<'_>) {
@@ -91,7 +95,9 @@ impl<'a> Cutter<'a> {
         }
         let open = home.open.get_or_insert_with(|| Open {
             with_labels: part::begin(self.tenant, home.labelled_bytes.min(PART_BYTES_MAX).max(bytes)),
-            with_hashes: home.hasher.map(|_| HashedPartBuilder::new(self.tenant, home.hashed_bytes)),
+            with_hashes: home
+                .hasher
+                .map(|_| HashedPartBuilder::new(self.tenant, home.hashed_bytes.min(PART_BYTES_MAX))),
         });
         put_wire(&mut open.with_labels, wire);
         home.labelled_bytes = home.labelled_bytes.saturating_sub(bytes);

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use model::{Labels, MatchOp, Matcher, NodeId, Samples, TenantId, TimeRange};
+use model::{Labels, MatchOp, Matcher, NodeId, Samples, TenantId, TimeRange, Value};
 use parking_lot::Mutex;
 use proto::{DecodeLimits, WriteRequestBuilder};
 use runtime::SystemClock;
@@ -218,6 +219,8 @@ async fn check_all_there(three: &Three, times: &[i64]) {
     assert_eq!(all.len(), SERIES);
     for (labels, samples) in all {
         assert_eq!(samples.timestamps, times, "{labels}");
+        let own = Value::Float(labels.get("i").unwrap().parse().unwrap());
+        assert!(samples.iter().all(|sample| sample.v == own), "{labels}: {samples:?}");
     }
 }
 
@@ -311,12 +314,55 @@ async fn a_home_is_sent_hashes_as_long_as_it_knows_every_series() {
 
     // A new process has another key, and says so.
     let hashers = &three.nodes[0].ingester.shared.router.hashers;
+    let known = hashers.next(node_id(1)).unwrap();
     let of_before = crate::series_table::SeriesHasher::new([1, 2, 3, 4]);
-    let known = hashers.lock().insert(node_id(1), of_before).unwrap();
     assert_ne!(known, of_before);
+    hashers.told(node_id(1), of_before);
     assert_eq!(push(&request(7000)).await, (vec![Labels, Hashes, Hashes], SERIES as u64));
-    assert_eq!(hashers.lock()[&node_id(1)], known);
+    assert_eq!(hashers.next(node_id(1)), Some(known));
     check_all_there(&three, &[5000, 6000, 7000]).await;
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sample_that_is_refused_is_told_of_by_name_also_if_its_series_is_known() {
+    use Form::{Hashes, Labels};
+    let folder = tempfile::tempdir().unwrap();
+    let three = Three::start(folder.path()).await;
+    three.push(0, &request(1000)).await.unwrap();
+    three.push(0, &request(2000)).await.unwrap();
+    assert_eq!(three.forms(), [Labels, Labels, Hashes, Hashes]);
+    let mut builder = WriteRequestBuilder::new();
+    (0..SERIES).for_each(|i| {
+        builder.series(&series(i), &[(3000, i as f64), (-1, 0.0)]);
+    });
+    let error = three.push(0, &builder.finish()).await.unwrap_err();
+    let PushError::Rejected(rejected) = &error else { panic!("{error}") };
+    assert_eq!(rejected.counts().collect::<Vec<_>>(), [(Reason::BeforeEpoch, SERIES as u64)]);
+    assert!(error.to_string().contains("__name__=\"m\""), "{error}");
+    assert_eq!(three.forms(), [Labels, Labels, Hashes, Hashes]);
+    check_all_there(&three, &[1000, 2000, 3000]).await;
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_room_with_labels_only_goes_with_labels() {
+    use Form::{Hashes, Labels};
+    let folder = tempfile::tempdir().unwrap();
+    let three = Three::start(folder.path()).await;
+    three.push(0, &request(1000)).await.unwrap();
+    three.push(0, &request(2000)).await.unwrap();
+    assert_eq!(three.forms(), [Labels, Labels, Hashes, Hashes]);
+    // With labels some 40 series take 60 bytes each, with hashes 39 each beside.
+    let in_flight = &three.nodes[0].ingester.shared.router.in_flight_bytes;
+    let taken = Settings::default().forward_bytes_max - 3000 - super::PART_OVERHEAD_BYTES;
+    in_flight.fetch_add(taken, Ordering::Relaxed);
+    three.push(0, &request(3000)).await.unwrap();
+    assert_eq!(three.forms(), [Labels; 2]);
+    in_flight.fetch_sub(taken, Ordering::Relaxed);
+    three.push(0, &request(4000)).await.unwrap();
+    assert_eq!(three.forms(), [Hashes; 2]);
+    check_all_there(&three, &[1000, 2000, 3000, 4000]).await;
     three.stop().await;
 }
 
