@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::message::Lane;
 use crate::security::{Security, Side};
 
-/// The version of everything on the peer port that is not in the messages' bodies.
+/// The version of everything on the peer port, the messages' bodies included: nodes of two versions refuse one another.
 pub const PROTOCOL_VERSION: u8 = 3;
 
 /// No hello, proof included, is longer.

@@ -364,7 +364,8 @@ impl Appender {
     }
 }
 
-fn range(range: &std::ops::Range<u32>) -> std::ops::Range<usize> {
+/// Where a series' samples are in the columns of its request.
+pub(crate) fn range(range: &std::ops::Range<u32>) -> std::ops::Range<usize> {
     range.start as usize..range.end as usize
 }
 

@@ -203,7 +203,8 @@ impl Ingester {
     }
 
     /// Takes a part of a request that another node has received, as the home of its series; what has labels is checked as if
-    /// it had been sent here, and what has none was. What it returns waits until the part is durable, and says then what the other node is to hear.
+    /// it had been sent here, and what has none was. What it returns waits until the part is durable, and says then what the
+    /// other node is to hear; at once, if the labels are needed.
     ///
     /// Errors: nothing was taken.
     pub fn take_part(&self, part: &[u8]) -> Result<BoxFuture<'static, Result<Bytes, PushError>>, PartError> {

@@ -2,8 +2,8 @@
 //!
 //! The first guess is the series that followed this one last time: a sender that keeps its order costs one comparison
 //! a series. Otherwise the hash is probed. A hash stands for a series without its bytes being compared, so it is 128 bits
-//! wide and keyed with a secret that only the nodes of the cluster know: nobody can aim for a collision, and by chance there is none
-//! (a billion series: 10⁻²⁰).
+//! wide and keyed with a secret that only the nodes of the cluster know: nobody can aim for a collision, and by chance
+//! there is none (a billion series: 10⁻²⁰).
 //!
 //! The table outlives cuts. It remembers in which *generation* (between two cuts) a series was last spelled out, and
 //! forgets those that were silent for [`SILENT_GENERATIONS`]; their ids are used again, which is safe as every

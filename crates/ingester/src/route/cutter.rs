@@ -4,6 +4,7 @@ use model::{TenantId, TimestampMs};
 use proto::{MetadataRef, TimeSeries};
 
 use super::part::{self, HashedPartBuilder, PART_BYTES_MAX};
+use crate::append::range;
 use crate::series_table::SeriesHasher;
 
 /// A part of a request.
@@ -118,6 +119,52 @@ impl Open {
     }
 }
 
-fn range(range: &std::ops::Range<u32>) -> std::ops::Range<usize> {
-    range.start as usize..range.end as usize
+#[cfg(test)]
+mod tests {
+    use proto::{DecodeLimits, WriteRequestBuilder};
+
+    use super::*;
+
+    const SERIES: usize = 40_000;
+
+    #[test]
+    fn each_of_many_parts_has_both_forms_and_no_memory_that_was_not_expected() {
+        let mut builder = WriteRequestBuilder::new();
+        for i in 0..SERIES {
+            let labels = [("__name__", "m".to_owned()), ("i", format!("{i:060}"))];
+            let samples = [(i as i64, i as f64)];
+            builder.series_of(labels.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())), &samples, &[]);
+        }
+        let body = builder.finish();
+        let request = proto::decode_write_request(&body, &DecodeLimits::default()).unwrap();
+        let (tenant, hasher) = (TenantId::anonymous(), SeriesHasher::new([1, 2, 3, 4]));
+        let mut cutter = Cutter::new(&tenant, 1);
+        request.series.iter().for_each(|series| cutter.expect_series(0, series));
+        let with_labels_only = cutter.expected_bytes();
+        cutter.hash_for(|_| Some(hasher));
+        let expected_bytes = cutter.expected_bytes();
+        assert!(expected_bytes > with_labels_only);
+        request.series.iter().for_each(|series| cutter.put_series(0, series, &request.samples));
+
+        let cuts = cutter.finish();
+        assert!(cuts.len() > 3, "{} parts", cuts.len());
+        let (mut place, mut bytes) = (0, 0);
+        for cut in cuts {
+            let with_hashes = cut.with_hashes.unwrap();
+            bytes += cut.with_labels.len() + with_hashes.capacity();
+            assert!(cut.with_labels.len() <= PART_BYTES_MAX);
+            let (_, part::Part::WithLabels(body)) = part::decode(&cut.with_labels).unwrap() else { panic!("hashes") };
+            let labelled = proto::decode_write_request(body, &DecodeLimits::default()).unwrap();
+            let (_, part::Part::WithHashes(hashed)) = part::decode(&with_hashes).unwrap() else { panic!("labels") };
+            assert_eq!(labelled.series.len(), hashed.series.len());
+            assert_eq!(labelled.samples, hashed.samples);
+            for (series, (hash, _)) in labelled.series.iter().zip(&hashed.series) {
+                assert_eq!(*hash, hasher.hash_wire(hasher.salt(&tenant), &series.labels));
+                assert_eq!(series.wire, request.series[place].wire);
+                place += 1;
+            }
+        }
+        assert_eq!(place, SERIES);
+        assert!(bytes <= expected_bytes, "{bytes} of {expected_bytes}");
+    }
 }

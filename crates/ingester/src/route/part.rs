@@ -258,9 +258,16 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_error_at_worst(bytes: Vec<u8>) {
-            let _ = Answer::decode(&[&[0; 32], &bytes[..]].concat()).is_ok();
-            let _ = decode(&bytes).is_ok();
-            let _ = decode(&[&[1, b'a', WITH_HASHES], &bytes[..]].concat()).is_ok();
+            if let Ok(answer) = Answer::decode(&[&[0; 32], &bytes[..]].concat()) {
+                prop_assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
+            }
+            if let Ok((_, Part::WithLabels(body))) = decode(&bytes) {
+                prop_assert!(bytes.ends_with(body));
+            }
+            if let Ok((_, Part::WithHashes(part))) = decode(&[&[1, b'a', WITH_HASHES], &bytes[..]].concat()) {
+                prop_assert!(part.samples.len() * SAMPLE_BYTES.start() <= bytes.len());
+                prop_assert!(part.series.len() <= part.samples.len());
+            }
         }
 
         #[test]

@@ -385,10 +385,10 @@ async fn a_hash_of_one_tenant_is_no_series_of_another() {
 async fn what_a_home_does_not_take_others_do() {
     let folder = tempfile::tempdir().unwrap();
     let three = Three::start(folder.path()).await;
-    // From here on parts have hashes.
     let mut times = vec![1, 2];
     three.push(0, &request(1)).await.unwrap();
     three.push(2, &request(2)).await.unwrap();
+    // From here on parts have hashes.
     for fault in [Fault::Refuses, Fault::Unreachable, Fault::Hangs, Fault::LosesAnswers] {
         three.fail(1, Some(fault));
         for through in [0, 2, 0] {
