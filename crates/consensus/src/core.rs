@@ -5,8 +5,12 @@
 //! What is to be sent or answered gathers in [`Core::outputs`]. No I/O, no clock, no randomness of its own: the
 //! same calls give the same run, which is how tests drive hundreds of clusters from a seed.
 //!
-//! Built around raft: proposals that carry their proposer's tag, are forwarded to the leader and tried again
-//! until they are applied here; batched reads; changes of members, one at a time; hashes of the state compared.
+//! Here are raft's own steps, snapshots, and hashes of the state compared. Built around them, each in its file:
+//! `proposals`, `reads`, and `change` of members and leader.
+
+mod change;
+mod proposals;
+mod reads;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::mem;
@@ -14,13 +18,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::eraftpb::{
-    ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType,
-    Snapshot, SnapshotMetadata,
-};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot, SnapshotMetadata};
 use raft::{Config, ProgressState, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole};
 
-use crate::codec::{Tag, put_change, read_change, single};
+use crate::codec::{Tag, read_change};
 use crate::envelope::{Body, Refusal, decode, encode};
 use crate::jitter::election_timeout;
 use crate::logger;
@@ -30,8 +31,11 @@ use crate::members::{Identity, Members, MembersError, Progress};
 use crate::settings::Settings;
 use crate::standing::{Seen, Standing};
 
-/// Payload bytes in one message of forwarded proposals, and in one call of raft's.
-const BATCH_BYTES: usize = 256 << 10;
+pub use self::change::Change;
+use self::change::{Transfer, UnderWay};
+use self::proposals::Waiting;
+use self::reads::{Flight, Reads};
+
 /// Hashes that are kept to be compared, own and heard.
 const HASHES_MAX: usize = 16;
 /// Applied proposals that the leader still knows, when they are forwarded once more.
@@ -41,16 +45,6 @@ const REPEAT_TICKS: u64 = 5;
 
 /// Whether the state machine can read a payload.
 pub type ReadsPayload = Box<dyn Fn(&[u8]) -> bool + Send>;
-
-/// A change of members, as it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    AddLearner(u64),
-    Promote(u64),
-    Demote(u64),
-    Remove(u64),
-    Replace { old: u64, new: u64 },
-}
 
 /// Why a proposal ended without having been applied here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,41 +96,6 @@ pub enum Committed {
     Members,
     /// Somebody's proposal.
     Proposal { tag: Tag, payload: Bytes },
-}
-
-struct Waiting {
-    data: Bytes,
-    since: u64,
-    /// Given to a leader: which, in which term, when.
-    given: Option<(u64, u64, u64)>,
-    /// Whether it ever was: then nobody knows where it may turn up.
-    was_given: bool,
-}
-
-#[derive(Default)]
-struct Reads {
-    /// Tickets given out, and answered.
-    last: u64,
-    answered: u64,
-    sequence: u64,
-    flight: Option<Flight>,
-}
-
-struct Flight {
-    sequence: u64,
-    upto: u64,
-    since: u64,
-    sent: Option<(u64, u64, u64)>,
-}
-
-struct UnderWay {
-    index: u64,
-    term: u64,
-}
-
-struct Transfer {
-    to: u64,
-    until: u64,
 }
 
 pub struct Core {
@@ -561,70 +520,6 @@ impl Core {
         [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next].iter().any(|ids| ids.contains(&id))
     }
 
-    fn receive_forward(&mut self, from: u64, boots: u64, proposals: Vec<(u64, Bytes)>) {
-        let is_busy = self.is_full || self.foreign.len() + proposals.len() > self.settings.queue_entries_max;
-        let refusal = match () {
-            () if !self.is_leader() => Some(Refusal::NotLeader),
-            () if is_busy => Some(Refusal::Busy),
-            () => None,
-        };
-        if let Some(refusal) = refusal {
-            let sequences = proposals.into_iter().map(|(sequence, _)| sequence).collect();
-            return self.say(from, &Body::Refused { boots, refusal, sequences });
-        }
-        let mut unreadable = Vec::new();
-        for (sequence, payload) in proposals {
-            // An entry that can't be read stops every replica: it must not get into the log.
-            if payload.len() > self.settings.entry_bytes_max || !(self.reads_payload)(&payload) {
-                unreadable.push(sequence);
-                continue;
-            }
-            let tag = Tag { id: from, boots, sequence };
-            self.foreign.push_back((tag, tag.before(&payload)));
-        }
-        if !unreadable.is_empty() {
-            self.say(from, &Body::Refused { boots, refusal: Refusal::Unreadable, sequences: unreadable });
-        }
-    }
-
-    fn receive_refused(&mut self, from: u64, boots: u64, refusal: Refusal, sequences: &[u64]) {
-        if boots != self.identity.boots {
-            return;
-        }
-        for sequence in sequences {
-            let Some(waiting) = self.waiting.get_mut(sequence) else { continue };
-            if waiting.given.is_none_or(|(leader, ..)| leader != from) {
-                continue;
-            }
-            if refusal == Refusal::Unreadable {
-                self.take(*sequence);
-                self.outputs.failed.push((*sequence, Failure::Unreadable));
-                continue;
-            }
-            waiting.given = None;
-            self.unsent.insert(*sequence);
-            self.unsent_bytes += waiting.data.len();
-            self.forward_after = self.ticks + 1;
-        }
-    }
-
-    /// Takes a proposal; it ends by being applied here, or among the failed.
-    pub fn propose(&mut self, payload: &[u8]) -> u64 {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        let data = Tag { id: self.identity.id, boots: self.identity.boots, sequence }.before(payload);
-        self.unsent.insert(sequence);
-        self.unsent_bytes += data.len();
-        self.waiting.insert(sequence, Waiting { data, since: self.ticks, given: None, was_given: false });
-        sequence
-    }
-
-    /// Takes a read; it ends among the reads that are answered up to a ticket.
-    pub fn read(&mut self) -> u64 {
-        self.reads.last += 1;
-        self.reads.last
-    }
-
     /// The transport can't reach a peer.
     pub fn unreachable(&mut self, peer: u64) {
         self.node.report_unreachable(peer);
@@ -641,102 +536,6 @@ impl Core {
         if is_full && self.is_leader() {
             self.hand_over();
         }
-    }
-
-    /// Gives leadership to whoever is furthest, if there is anybody.
-    pub fn hand_over(&mut self) -> bool {
-        let own = self.identity.id;
-        let raft = &self.node.raft;
-        let others = raft.prs().iter().filter(|(id, _)| **id != own && self.conf.voters.contains(id));
-        let best = others.filter(|(_, peer)| peer.recent_active).max_by_key(|(id, peer)| (peer.matched, **id));
-        let Some((to, _)) = best.map(|(id, peer)| (*id, peer.matched)) else { return false };
-        self.node.transfer_leader(to);
-        true
-    }
-
-    /// Begins to hand leadership to `to`; ends in the outputs unless it is refused at once, or done.
-    pub fn transfer(&mut self, to: u64) -> Option<Result<(), MembersError>> {
-        if !self.is_leader() {
-            return Some(Err(self.not_leader()));
-        }
-        if to == self.identity.id {
-            return Some(Ok(()));
-        }
-        if !self.conf.voters.contains(&to) {
-            return Some(Err(MembersError::Invalid { what: format!("replica {to:016x} is no voter") }));
-        }
-        if self.transfer.is_some() {
-            return Some(Err(MembersError::Busy));
-        }
-        self.transfer = Some(Transfer { to, until: self.ticks + 2 * self.settings.election_ticks as u64 });
-        self.node.transfer_leader(to);
-        None
-    }
-
-    fn not_leader(&self) -> MembersError {
-        let leader = self.leader();
-        MembersError::NotLeader { leader: (leader != 0).then_some(leader) }
-    }
-
-    /// Begins a change of members; ends in the outputs unless it is refused at once, or done already.
-    pub fn change(&mut self, change: Change) -> Option<Result<(), MembersError>> {
-        if !self.is_leader() {
-            return Some(Err(self.not_leader()));
-        }
-        let raft = &self.node.raft;
-        let is_joint = !self.conf.voters_outgoing.is_empty();
-        if self.change.is_some() || is_joint || raft.has_pending_conf() || raft.lead_transferee.is_some() {
-            return Some(Err(MembersError::Busy));
-        }
-        let own = self.identity.id;
-        let invalid = |what: String| Some(Err(MembersError::Invalid { what }));
-        let is_voter = |id: u64| self.conf.voters.contains(&id);
-        let is_learner = |id: u64| self.conf.learners.contains(&id);
-        let mut wanted = ConfChangeV2::default();
-        match change {
-            Change::AddLearner(0) => return invalid("0 is no replica's id".to_owned()),
-            Change::AddLearner(id) if is_learner(id) => return Some(Ok(())),
-            Change::AddLearner(id) if is_voter(id) => return invalid(format!("replica {id:016x} is a voter")),
-            Change::AddLearner(id) => wanted.mut_changes().push(single(ConfChangeType::AddLearnerNode, id)),
-            Change::Promote(id) if is_voter(id) => return Some(Ok(())),
-            Change::Promote(id) | Change::Replace { new: id, .. } if !is_learner(id) => {
-                return invalid(format!("replica {id:016x} is no learner"));
-            }
-            Change::Promote(id) | Change::Replace { new: id, .. } if self.is_behind(id).is_some() => {
-                return self.is_behind(id).map(Err);
-            }
-            Change::Demote(id) | Change::Remove(id) | Change::Replace { old: id, .. } if id == own => {
-                return invalid("the leader hands leadership over before it stops voting".to_owned());
-            }
-            Change::Promote(id) => wanted.mut_changes().push(single(ConfChangeType::AddNode, id)),
-            Change::Demote(id) if is_learner(id) => return Some(Ok(())),
-            Change::Demote(id) if !is_voter(id) => return invalid(format!("replica {id:016x} is no member")),
-            Change::Demote(id) => wanted.mut_changes().push(single(ConfChangeType::AddLearnerNode, id)),
-            Change::Remove(id) if !is_voter(id) && !is_learner(id) => return Some(Ok(())),
-            Change::Remove(id) => wanted.mut_changes().push(single(ConfChangeType::RemoveNode, id)),
-            Change::Replace { old, .. } if !is_voter(old) => return invalid(format!("replica {old:016x} is no voter")),
-            Change::Replace { old, new } => {
-                wanted.set_transition(ConfChangeTransition::Explicit);
-                wanted.mut_changes().push(single(ConfChangeType::AddNode, new));
-                wanted.mut_changes().push(single(ConfChangeType::RemoveNode, old));
-            }
-        }
-        if let Err(error) = self.node.propose_conf_change(put_change(&wanted), wanted) {
-            tracing::debug!(%error, "change of members not proposed");
-            return Some(Err(MembersError::Busy));
-        }
-        self.change = Some(UnderWay { index: self.node.raft.raft_log.last_index(), term: self.term() });
-        None
-    }
-
-    fn is_behind(&self, id: u64) -> Option<MembersError> {
-        let last_index = self.node.raft.raft_log.last_index();
-        let peer = self.node.raft.prs().get(id);
-        let matched = peer.map_or(0, |peer| peer.matched);
-        let is_near = peer.is_some_and(|peer| peer.recent_active && peer.state != ProgressState::Snapshot)
-            && matched > 0
-            && last_index - matched.min(last_index) <= self.settings.caught_up_entries;
-        (!is_near).then_some(MembersError::NotCaughtUp { id, matched, last_index })
     }
 
     /// Whether a peer needs a snapshot of what is applied now.
@@ -821,181 +620,6 @@ impl Core {
             let is_done = now.0 == transfer.to;
             self.outputs.transferred = Some(if is_done { Ok(()) } else { Err(MembersError::Uncertain) });
         }
-    }
-
-    fn finish_change(&mut self) {
-        let is_joint = !self.conf.voters_outgoing.is_empty();
-        if is_joint && self.is_leader() && !self.node.raft.has_pending_conf() {
-            // Also what an earlier leader left half way.
-            let leave = ConfChangeV2::default();
-            match self.node.propose_conf_change(put_change(&leave), leave) {
-                Ok(()) => {
-                    let last = self.node.raft.raft_log.last_index();
-                    self.change.iter_mut().for_each(|change| change.index = last);
-                }
-                Err(error) => tracing::debug!(%error, "end of a change of members put off"),
-            }
-        }
-        // Raft counts a change that it had no room for as under way, until an entry is applied where it would have been.
-        let raft = &self.node.raft;
-        if self.is_leader()
-            && raft.pending_conf_index > raft.raft_log.last_index()
-            && !self.append(vec![Entry::default()])
-        {
-            tracing::debug!("empty entry put off");
-        }
-        if !is_joint && self.change.as_ref().is_some_and(|change| self.is_known(change.index)) {
-            self.change = None;
-            self.outputs.changed = Some(Ok(()));
-        }
-    }
-
-    /// Whether a change of members is applied here and durable at most of those who vote now: then no loss of fewer
-    /// than half of them, however soon, leaves nobody who knows who votes.
-    fn is_known(&self, index: u64) -> bool {
-        let own = self.identity.id;
-        let knows =
-            |id: &&u64| **id == own || self.node.raft.prs().get(**id).is_some_and(|peer| peer.committed_index >= index);
-        index <= self.applied && self.conf.voters.iter().filter(knows).count() * 2 > self.conf.voters.len()
-    }
-
-    /// The leader's own and the others' proposals go to raft, many in one call.
-    fn append_waiting(&mut self) {
-        if self.is_full {
-            return;
-        }
-        loop {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            for sequence in &self.unsent {
-                if bytes >= BATCH_BYTES {
-                    break;
-                }
-                let tag = Tag { id: self.identity.id, boots: self.identity.boots, sequence: *sequence };
-                let data = self.waiting[sequence].data.clone();
-                bytes += data.len();
-                batch.push((tag, data));
-            }
-            let own = batch.len();
-            for (tag, data) in &self.foreign {
-                if bytes >= BATCH_BYTES {
-                    break;
-                }
-                bytes += data.len();
-                batch.push((*tag, data.clone()));
-            }
-            if batch.is_empty() {
-                return;
-            }
-            let foreign = batch.len() - own;
-            let is_new = |(tag, _): &&(Tag, Bytes)| !self.appended.contains(tag);
-            let mut entries: Vec<Entry> = Vec::with_capacity(batch.len());
-            let mut tags = HashSet::new();
-            for (tag, data) in batch.iter().filter(is_new) {
-                if tags.insert(*tag) {
-                    entries.push(Entry { data: data.clone(), ..Entry::default() });
-                }
-            }
-            if !entries.is_empty() && !self.append(entries) {
-                // As much as may be uncommitted is; when some is committed, the rest follows.
-                return;
-            }
-            self.appended.extend(tags);
-            self.foreign.drain(..foreign);
-            let given = Some((self.identity.id, self.term(), self.ticks));
-            for (tag, data) in &batch[..own] {
-                self.unsent.remove(&tag.sequence);
-                self.unsent_bytes -= data.len();
-                let waiting = self.waiting.get_mut(&tag.sequence).expect("what is unsent waits");
-                waiting.given = given;
-                waiting.was_given = true;
-            }
-        }
-    }
-
-    fn append(&mut self, entries: Vec<Entry>) -> bool {
-        let mut message = Message { from: self.identity.id, ..Message::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        message.set_entries(entries.into());
-        self.node.step(message).is_ok()
-    }
-
-    fn forward(&mut self, leader: u64) {
-        if self.ticks < self.forward_after {
-            return;
-        }
-        while !self.unsent.is_empty() {
-            let mut proposals = Vec::new();
-            let mut bytes = 0;
-            while bytes < BATCH_BYTES {
-                let Some(sequence) = self.unsent.pop_first() else { break };
-                let waiting = self.waiting.get_mut(&sequence).expect("what is unsent waits");
-                waiting.given = Some((leader, self.node.raft.term, self.ticks));
-                waiting.was_given = true;
-                bytes += waiting.data.len();
-                proposals.push((sequence, waiting.data.slice(Tag::BYTES..)));
-            }
-            self.unsent_bytes -= bytes;
-            self.outputs.forwarded += proposals.len() as u64;
-            self.say(leader, &Body::Forward { boots: self.identity.boots, proposals });
-        }
-    }
-
-    /// Forgets a proposal.
-    fn take(&mut self, sequence: u64) -> Option<Waiting> {
-        let waiting = self.waiting.remove(&sequence)?;
-        if self.unsent.remove(&sequence) {
-            self.unsent_bytes -= waiting.data.len();
-        }
-        Some(waiting)
-    }
-
-    fn fail(&mut self, sequence: u64) {
-        if let Some(waiting) = self.take(sequence) {
-            self.outputs.failed.push((sequence, Failure::NoLeader { is_certain: !waiting.was_given }));
-        }
-    }
-
-    fn send_reads(&mut self, leader: u64) {
-        if self.reads.answered == self.reads.last {
-            return;
-        }
-        if self.lacks_leader() {
-            self.reads.flight = None;
-            self.answer_reads(self.reads.last, None);
-            return;
-        }
-        if leader == 0 {
-            return;
-        }
-        let own = leader == self.identity.id;
-        // A leader that has committed nothing in its term does not know what is committed.
-        if own && !self.node.raft.commit_to_current_term() {
-            return;
-        }
-        let (upto, ticks, term) = (self.reads.last, self.ticks, self.term());
-        let flight = self.reads.flight.get_or_insert_with(|| {
-            self.reads.sequence += 1;
-            Flight { sequence: self.reads.sequence, upto, since: ticks, sent: None }
-        });
-        let is_due =
-            flight.sent.is_none_or(|(to, in_term, at)| (to, in_term) != (leader, term) || at + REPEAT_TICKS <= ticks);
-        if is_due {
-            flight.sent = Some((leader, term, ticks));
-            let sequence = flight.sequence;
-            let context = self.read_context(sequence);
-            self.node.read_index(context);
-        }
-    }
-
-    /// No two reads of any two replicas have the same.
-    fn read_context(&self, sequence: u64) -> Vec<u8> {
-        Tag { id: self.identity.id, boots: self.identity.boots, sequence }.before(&[]).to_vec()
-    }
-
-    fn answer_reads(&mut self, upto: u64, position: Option<u64>) {
-        self.reads.answered = upto;
-        self.outputs.reads.push((upto, position));
     }
 
     fn say(&mut self, to: u64, body: &Body) {
