@@ -126,6 +126,8 @@ mod tests {
     use super::*;
 
     const SERIES: usize = 40_000;
+    /// Of a part, before its series, at most: the tenant's name and what kind it is.
+    const HEAD_BYTES: usize = 32;
 
     #[test]
     fn each_of_many_parts_has_both_forms_and_no_memory_that_was_not_expected() {
@@ -144,7 +146,15 @@ mod tests {
         cutter.hash_for(|_| Some(hasher));
         let expected_bytes = cutter.expected_bytes();
         assert!(expected_bytes > with_labels_only);
-        request.series.iter().for_each(|series| cutter.put_series(0, series, &request.samples));
+        let hashed_bytes = expected_bytes - with_labels_only;
+        for series in &request.series {
+            cutter.put_series(0, series, &request.samples);
+            let closed = cutter.full.iter().flat_map(|cut| &cut.with_hashes).map(Vec::capacity);
+            let open = cutter.homes[0].open.iter().flat_map(|open| &open.with_hashes).map(HashedPartBuilder::capacity);
+            let heads = (cutter.full.len() + 1) * HEAD_BYTES;
+            let held: usize = closed.chain(open).sum();
+            assert!(held <= hashed_bytes + heads, "{held} of {hashed_bytes}");
+        }
 
         let cuts = cutter.finish();
         assert!(cuts.len() > 3, "{} parts", cuts.len());

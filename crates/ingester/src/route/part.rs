@@ -94,6 +94,12 @@ impl HashedPartBuilder {
         }
     }
 
+    /// Bytes of memory, used or not.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.out.capacity()
+    }
+
     /// The part, which holds no memory that it does not need.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.out.shrink_to_fit();
