@@ -331,8 +331,9 @@ fn what_can_not_be_moved_is_refused_with_what_to_mend() {
     // Nobody else may talk to the process.
     let mode = std::fs::metadata(node.data().join("control.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let ready = node.client().get("/-/ready", &[]).unwrap();
-    assert_eq!(ready.status, 200, "{}", ready.text());
+    wait_for("it is as ready as before", || {
+        node.client().get("/-/ready", &[]).ok().filter(|ready| ready.status == 200).map(|_| ())
+    });
     wait_for("it stores as before", || {
         let pushed =
             node.client().push(&[tests::Series::floats(&tests::labels("m", &[]), &[(1_700_000_000_000, 1.0)])]);

@@ -1,11 +1,12 @@
 //! Several real nodes over one store.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::loopback::own_addresses;
 use crate::node::{Node, Settings};
 use crate::store::Store;
 use crate::wait::wait_for;
@@ -30,7 +31,7 @@ impl Cluster {
             nodes: Vec::new(),
             settings: settings.clone(),
             store,
-            peers: free_addresses(count)?,
+            peers: own_addresses(count)?,
             folder: tempfile::tempdir()?,
         };
         for number in 0..count {
@@ -78,7 +79,7 @@ impl Cluster {
 
     /// Puts a node with an empty disk in the place of one that has ended, under its name; it has another address.
     pub fn replace(&mut self, number: usize) -> Result<()> {
-        let peer = free_addresses(1)?[0];
+        let peer = own_addresses(1)?[0];
         self.nodes[number] = Node::start_among(&self.settings_of(number, peer))?;
         self.nodes[number].wait_until_ready()
     }
@@ -105,10 +106,4 @@ impl Cluster {
             })
         })
     }
-}
-
-/// Addresses that nobody listens on. Another process could take one before it is used; nobody here does.
-fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    let listeners: std::io::Result<Vec<TcpListener>> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
-    Ok(listeners?.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?)
 }

@@ -4,7 +4,7 @@
 //! change of records starts it again on the same port: within it the nameserver is away, as it is in life.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tempfile::TempDir;
 
+use crate::loopback::own_address;
 use crate::process::Process;
 use crate::skips::program;
 use crate::wait::{DEADLINE, wait_within};
@@ -83,9 +84,9 @@ pub fn find() -> Option<PathBuf> {
 }
 
 impl Dns {
-    /// Starts a nameserver on 127.0.0.1.
+    /// Starts a nameserver on an address of its own.
     pub fn start(program: PathBuf, records: Records) -> Result<Dns> {
-        Dns::start_on(program, Ipv4Addr::LOCALHOST.into(), records)
+        Dns::start_on(program, own_address().into(), records)
     }
 
     /// Starts a nameserver on this loopback address.

@@ -1,7 +1,7 @@
 //! A real Garage, started from nothing: one node on loopback, or several on machines of a test's own, that sync what they
 //! answer for.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::loopback::own_addresses;
 use crate::namespaces::Host;
 use crate::process::Process;
 use crate::skips;
@@ -31,9 +32,6 @@ const CACHED: &str = "bellrock-ci/tools-garage/bin/garage";
 
 /// For the others, for S3 and for the administrator, on a machine of its own.
 const PORTS: [u16; 3] = [3901, 3900, 3903];
-
-/// How often other ports are tried when somebody was quicker to take one.
-const STARTS_MAX: usize = 5;
 
 /// A running Garage with its data; both go when it is dropped.
 #[derive(Debug)]
@@ -67,18 +65,7 @@ impl Garage {
 
     /// Starts it, gives its one node the whole layout, and makes the key and the bucket.
     pub fn start(program: &Path) -> Result<Garage> {
-        let mut last = None;
-        for _ in 0..STARTS_MAX {
-            match Garage::start_once(program) {
-                Ok(garage) => return Ok(garage),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.context("it is started at least once")?)
-    }
-
-    fn start_once(program: &Path) -> Result<Garage> {
-        let mut garage = Garage::spawn(program, None, free_ports()?, 1)?;
+        let mut garage = Garage::spawn(program, None, &own_addresses(3)?, 1)?;
         let node = garage.id()?;
         garage.run(&["layout", "assign", "-z", "here", "-c", "10G", &node])?;
         garage.make_bucket()?;
@@ -89,7 +76,8 @@ impl Garage {
     pub fn start_together(program: &Path, hosts: &[Host]) -> Result<Vec<Garage>> {
         let mut garages = Vec::new();
         for host in hosts {
-            garages.push(Garage::spawn(program, Some(host.clone()), PORTS, hosts.len())?);
+            let addresses = PORTS.map(|port| SocketAddr::from((host.address(), port)));
+            garages.push(Garage::spawn(program, Some(host.clone()), &addresses, hosts.len())?);
         }
         let ids = garages.iter_mut().map(Garage::id).collect::<Result<Vec<String>>>()?;
         for (host, id) in hosts.iter().zip(&ids).skip(1) {
@@ -107,10 +95,11 @@ impl Garage {
         Ok(garages)
     }
 
-    fn spawn(program: &Path, host: Option<Host>, ports: [u16; 3], replication: usize) -> Result<Garage> {
+    /// `addresses`: for the others, for S3 and for the administrator; it cannot be given port 0, as its nodes tell each other
+    /// where they listen.
+    fn spawn(program: &Path, host: Option<Host>, addresses: &[SocketAddr], replication: usize) -> Result<Garage> {
         let folder = tempfile::Builder::new().prefix("bellrock-garage-").tempdir()?;
-        let [rpc, s3, admin] = ports;
-        let ip = host.as_ref().map_or(Ipv4Addr::LOCALHOST, Host::address);
+        let [rpc, s3, admin] = addresses else { bail!("Garage listens on three ports, not on {addresses:?}") };
         let at = folder.path().display();
         let config = format!(
             "metadata_dir = \"{at}/meta\"\n\
@@ -119,14 +108,14 @@ impl Garage {
              metadata_fsync = true\n\
              data_fsync = true\n\
              replication_factor = {replication}\n\
-             rpc_bind_addr = \"{ip}:{rpc}\"\n\
-             rpc_public_addr = \"{ip}:{rpc}\"\n\
+             rpc_bind_addr = \"{rpc}\"\n\
+             rpc_public_addr = \"{rpc}\"\n\
              rpc_secret = \"{}\"\n\
              [s3_api]\n\
              s3_region = \"{REGION}\"\n\
-             api_bind_addr = \"{ip}:{s3}\"\n\
+             api_bind_addr = \"{s3}\"\n\
              [admin]\n\
-             api_bind_addr = \"{ip}:{admin}\"\n",
+             api_bind_addr = \"{admin}\"\n",
             "0123456789abcdef".repeat(4),
         );
         std::fs::write(folder.path().join("garage.toml"), config)?;
@@ -136,8 +125,8 @@ impl Garage {
             program: program.to_owned(),
             host,
             process,
-            endpoint: format!("http://{ip}:{s3}"),
-            admin: Client::new(&format!("http://{ip}:{admin}")),
+            endpoint: format!("http://{s3}"),
+            admin: Client::new(&format!("http://{admin}")),
             folder,
         })
     }
@@ -224,17 +213,4 @@ fn command(program: &Path, host: Option<&Host>, folder: &Path) -> Command {
     let mut command = host.map_or_else(|| Command::new(program), |host| host.command(program));
     command.arg("-c").arg(folder.join("garage.toml"));
     command
-}
-
-/// Ports that are free now: Garage cannot be given port 0, as its nodes tell each other where they listen.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut listeners = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        // Held until all are found, so that no two are the same.
-        listeners.push(listener);
-    }
-    Ok(ports)
 }

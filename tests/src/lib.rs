@@ -1,7 +1,7 @@
 //! The harness: what the tests in `it/` need to start real nodes, to feed them and to judge their answers.
 //!
 //! Nothing here knows a crate's inside but by its public face. Tests wait on conditions, never on time; ports are
-//! chosen by the operating system; only processes that a test has started are ended, by their id.
+//! chosen by the operating system (`loopback`: those that must be known before); only processes that a test has started are ended, by their id.
 //!
 //! | variable | what it does |
 //! |---|---|
@@ -25,6 +25,7 @@ pub mod fsync;
 pub mod garage;
 pub mod known;
 pub mod load;
+pub mod loopback;
 pub mod namespaces;
 pub mod node;
 pub mod process;

@@ -1,9 +1,9 @@
 //! A child process with its output captured: ended when dropped, by its id; its output is printed if the test fails.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +28,7 @@ pub struct Process {
 impl Process {
     /// Starts `command`; `name` is what its output is printed under.
     pub fn start(name: &str, command: &mut Command) -> Result<Process> {
+        tell_panics_at_once();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let output = Arc::new(Mutex::new(VecDeque::new()));
@@ -111,6 +112,21 @@ impl Drop for Process {
             eprintln!("--- output of {} (pid {}) ---\n{}---", self.name, self.pid(), self.output());
         }
     }
+}
+
+/// Tells of a panic when it happens, past the runner's capture, which tells of it when all tests are over: a run may hang
+/// before, or its end be cut off.
+fn tell_panics_at_once() {
+    static IS_TOLD: Once = Once::new();
+    IS_TOLD.call_once(|| {
+        let told_later = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = std::thread::current();
+            // If stderr is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "{} {panic}", thread.name().unwrap_or("a thread"));
+            told_later(panic);
+        }));
+    });
 }
 
 fn capture(stream: Option<impl Read + Send + 'static>, output: &Arc<Mutex<VecDeque<String>>>) {

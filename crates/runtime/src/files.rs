@@ -24,7 +24,8 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     }
     create_folder(&parent)?;
     match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        // Somebody was quicker, and has perhaps not synced it yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => create_folder(path),
         Err(error) => Err(error),
         Ok(()) => sync_folder(&parent),
     }
