@@ -22,6 +22,7 @@ const NO_LOG_FLUSH: u32 = 2;
 #[derive(Debug)]
 pub struct Disk {
     folder: TempDir,
+    is_shared: bool,
     is_mounted: bool,
 }
 
@@ -46,17 +47,33 @@ impl Disk {
 
     fn make(mebibytes: u64) -> Result<Disk> {
         let folder = tempfile::Builder::new().prefix("bellrock-disk-").tempdir()?;
-        let mut disk = Disk { folder, is_mounted: false };
+        let mut disk = Disk { folder, is_shared: false, is_mounted: false };
         File::create(disk.image())?.set_len(mebibytes << 20)?;
-        std::fs::create_dir(disk.path())?;
         run(Command::new("mkfs.ext4").arg("-q").arg(disk.image()))?;
+        disk.share()?;
+        std::fs::create_dir(disk.path())?;
         disk.mount()?;
         Ok(disk)
     }
 
+    /// A mount namespace that is made meanwhile (`deploy/three-nodes/with-name` makes one) has the disk too, and it must
+    /// lose it when we do: else the filesystem lives on there, with its failure, and is what is mounted again. A mount
+    /// below a shared one is taken off everywhere, where the other namespace follows ours.
+    fn share(&mut self) -> Result<()> {
+        let mounts = self.mounts();
+        std::fs::create_dir(&mounts)?;
+        run(Command::new("mount").arg("--bind").args([&mounts, &mounts]))?;
+        self.is_shared = true;
+        run(Command::new("mount").arg("--make-shared").arg(&mounts))
+    }
+
+    fn mounts(&self) -> PathBuf {
+        self.folder.path().join("mounts")
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("mounted")
+        self.mounts().join("disk")
     }
 
     fn image(&self) -> PathBuf {
@@ -126,10 +143,10 @@ impl PowerSwitch {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if self.is_mounted
-            && let Err(error) = run(Command::new("umount").arg("--lazy").arg(self.path()))
-        {
-            eprintln!("{} stays mounted: {error:#}", self.path().display());
+        for (path, is_mounted) in [(self.path(), self.is_mounted), (self.mounts(), self.is_shared)] {
+            if is_mounted && let Err(error) = run(Command::new("umount").arg("--lazy").arg(&path)) {
+                eprintln!("{} stays mounted: {error:#}", path.display());
+            }
         }
     }
 }

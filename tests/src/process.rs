@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, Once};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,12 +18,17 @@ const LINES_MAX: usize = 2_000;
 /// How long a process may take to stop in order.
 const STOP_DEADLINE: Duration = Duration::from_secs(120);
 
+/// How long the last lines of a process that has ended may take to come: its own children may hold the pipes open.
+const LAST_LINES_DEADLINE: Duration = Duration::from_secs(5);
+
 /// A running or ended child process.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
     output: Arc<Mutex<VecDeque<String>>>,
+    /// Read its pipes to their ends; none once that was waited for.
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -32,9 +38,8 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let output = Arc::new(Mutex::new(VecDeque::new()));
-        capture(child.stdout.take(), &output);
-        capture(child.stderr.take(), &output);
-        Ok(Process { name: name.to_owned(), child, output })
+        let readers = [capture(child.stdout.take(), &output), capture(child.stderr.take(), &output)];
+        Ok(Process { name: name.to_owned(), child, output, readers: readers.into_iter().flatten().collect() })
     }
 
     /// Its process id.
@@ -42,7 +47,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Its latest lines on stdout and stderr, mixed as they came.
+    /// Its latest lines on stdout and stderr, mixed as they came; the last ones too, once it is known to have ended.
     pub fn output(&self) -> String {
         let lines = self.output.lock().unwrap_or_else(|e| e.into_inner());
         lines.iter().map(|line| format!("{line}\n")).collect()
@@ -56,7 +61,15 @@ impl Process {
 
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+        let status = self.child.try_wait().ok().flatten()?;
+        self.read_to_the_end();
+        Some(status)
+    }
+
+    fn read_to_the_end(&mut self) {
+        let readers = std::mem::take(&mut self.readers);
+        // Without them a test that looks for the last lines says what it misses.
+        let _ = wait_within(LAST_LINES_DEADLINE, || readers.iter().all(JoinHandle::is_finished).then_some(()));
     }
 
     /// Sends a signal, unless it has ended.
@@ -72,6 +85,7 @@ impl Process {
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        self.read_to_the_end();
         Ok(())
     }
 
@@ -129,10 +143,12 @@ fn tell_panics_at_once() {
     });
 }
 
-fn capture(stream: Option<impl Read + Send + 'static>, output: &Arc<Mutex<VecDeque<String>>>) {
-    let Some(stream) = stream else { return };
-    let output = output.clone();
-    std::thread::spawn(move || {
+fn capture(
+    stream: Option<impl Read + Send + 'static>,
+    output: &Arc<Mutex<VecDeque<String>>>,
+) -> Option<JoinHandle<()>> {
+    let (stream, output) = (stream?, output.clone());
+    Some(std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             let mut lines = output.lock().unwrap_or_else(|e| e.into_inner());
             if lines.len() == LINES_MAX {
@@ -140,5 +156,5 @@ fn capture(stream: Option<impl Read + Send + 'static>, output: &Arc<Mutex<VecDeq
             }
             lines.push_back(line);
         }
-    });
+    }))
 }
