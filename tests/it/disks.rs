@@ -67,7 +67,7 @@ fn a_full_disk_refuses_writes_until_there_is_space() {
         Some(client.get("/-/ready", &[]).unwrap()).filter(|ready| ready.status == 503)
     });
     assert!(ready.text().to_lowercase().contains("space"), "{}", ready.text());
-    assert!(node.process().output().to_lowercase().contains("space"), "the log says nothing of space");
+    wait_for("the log tells of it", || node.process().output().to_lowercase().contains("space").then_some(()));
     assert_eq!(count(&client), refused as usize, "what was acked is there, what was refused is not");
 
     std::fs::remove_file(filler).unwrap();
@@ -92,7 +92,7 @@ fn a_read_only_disk_refuses_writes_and_answers_queries() {
         Some(client.get("/-/ready", &[]).unwrap()).filter(|ready| ready.status == 503)
     });
     assert!(ready.text().to_lowercase().contains("read-only"), "{}", ready.text());
-    assert!(node.process().output().to_lowercase().contains("read-only"), "the log says nothing of read-only");
+    wait_for("the log tells of it", || node.process().output().to_lowercase().contains("read-only").then_some(()));
     assert_eq!(count(&client), refused as usize);
 
     node.kill().unwrap();
@@ -120,8 +120,10 @@ fn a_segment_whose_fsync_fails_is_not_acked_and_its_key_is_not_used_again() {
     assert_eq!(count(&client), 10, "what is not durable is not visible");
     fsync.work().unwrap();
     wait_for("writes are taken again", || (push(&client, 11).0 / 100 == 2).then_some(()));
-    let output = node.process().output();
-    assert!(output.contains("segment not stored, trying again") && output.contains("os error 5"), "{output}");
+    wait_for("the log tells of it", || {
+        let output = node.process().output();
+        (output.contains("segment not stored, trying again") && output.contains("os error 5")).then_some(())
+    });
     node.kill().unwrap();
     node.start_again().unwrap();
     // The refused one may have been stored by a later attempt; the others are there.
