@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use block::{FetchMetadata, LabelNames, LabelValues, Matchers, SelectSeries};
 use bucket::Bucket;
+use consensus::ProposeError;
 use model::{Labels, Matcher, Metadata, Shard, TenantId, TimeRange, TimestampMs};
 use parking_lot::{Mutex, RwLock};
 use promql::{Annotations, Budget, EvalError, Interruption, Options, OverBudget, Query, QueryResult};
@@ -23,6 +24,12 @@ use crate::plan::{Newest, OldestPlan, Plan};
 use crate::select::{EngineStorage, Gather, Stop, block_stop, head_stop};
 use crate::settings::{Limits, Settings};
 use crate::shares::{self, Nodes, Question, Share, Sharing};
+
+/// How long a query waits for the revision at which a part of its plan went while the index elects a leader, which takes less.
+const NEWER_REVISION_WAIT: Duration = Duration::from_secs(10);
+
+/// Between two looks for it.
+const NEWER_REVISION_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the querier is built from.
 pub struct Parts {
@@ -446,15 +453,23 @@ impl Shared {
         self.measured(timeout, work).await
     }
 
-    /// Waits for a newer revision than the plan's; there is none, and the query fails, if nothing has changed the index.
+    /// Waits for a newer revision than the plan's: a part that went says that there is one, which may not be applied here yet.
+    ///
+    /// There is none, and the query fails, if nothing has changed the index, or if none comes while the index elects a leader.
     async fn plan_again(&self, plan: &Plan, error: QueryError) -> Result<(), QueryError> {
         self.metrics.planned_again.inc();
-        // A part that went says that there is a newer revision, which may not be applied here yet.
-        if self.newest.wait(&self.group).await.is_err() {
-            return Err(error);
+        let until = self.clock.boottime() + NEWER_REVISION_WAIT;
+        loop {
+            let newest = self.newest.wait(&self.group).await;
+            if self.group.read(|index| index.revision()) > plan.revision {
+                return Ok(());
+            }
+            let is_electing = matches!(newest, Err(ProposeError::NoLeader { .. }));
+            if !is_electing || self.clock.boottime() >= until {
+                return Err(error);
+            }
+            self.clock.sleep(NEWER_REVISION_PAUSE).await;
         }
-        let newer = self.group.read(|index| index.revision()) > plan.revision;
-        if newer { Ok(()) } else { Err(error) }
     }
 }
 
@@ -595,5 +610,130 @@ struct Canceller(Arc<QueryBudget>);
 impl Drop for Canceller {
     fn drop(&mut self) {
         self.0.canceled.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heads::{HeadError, HeadPlan};
+    use crate::segments::SegmentHeads;
+    use crate::segments::tests::{Orphan, tenant};
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use model::Samples;
+    use runtime::SystemClock;
+    use segment::SeriesState;
+
+    /// What happens when the head is first asked, which is then said to be gone.
+    type Happens = Box<dyn Fn(Arc<Orphan>) -> BoxFuture<'static, ()> + Send + Sync>;
+
+    /// The head of an orphan, which goes while a query asks for it.
+    struct Going {
+        orphan: Arc<Orphan>,
+        segments: SegmentHeads,
+        happens: Happens,
+        asked: AtomicU64,
+    }
+
+    impl HeadReader for Going {
+        fn select<'a>(
+            &'a self,
+            _: HeadPlan,
+            _: &'a TenantId,
+            _: &'a [Matcher],
+            _: TimeRange,
+            _: Shard,
+        ) -> BoxFuture<'a, Result<Vec<(Labels, Samples)>, HeadError>> {
+            unreachable!("labels alone are asked for")
+        }
+
+        fn series<'a>(
+            &'a self,
+            plan: HeadPlan,
+            tenant: &'a TenantId,
+            matchers: &'a [Matcher],
+            range: TimeRange,
+        ) -> BoxFuture<'a, Result<Vec<Labels>, HeadError>> {
+            async move {
+                if self.asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    (self.happens)(self.orphan.clone()).await;
+                    return Err(HeadError::PlanAgain(plan.writer));
+                }
+                self.segments.series(plan, tenant, matchers, range).await
+            }
+            .boxed()
+        }
+
+        fn label_names<'a>(
+            &'a self,
+            _: HeadPlan,
+            _: &'a TenantId,
+            _: &'a [Matcher],
+            _: TimeRange,
+        ) -> BoxFuture<'a, Result<Vec<String>, HeadError>> {
+            unreachable!("series alone are asked for")
+        }
+
+        fn label_values<'a>(
+            &'a self,
+            _: HeadPlan,
+            _: &'a TenantId,
+            _: &'a str,
+            _: &'a [Matcher],
+            _: TimeRange,
+        ) -> BoxFuture<'a, Result<Vec<String>, HeadError>> {
+            unreachable!("series alone are asked for")
+        }
+
+        fn metadata<'a>(
+            &'a self,
+            _: HeadPlan,
+            _: &'a TenantId,
+        ) -> BoxFuture<'a, Result<Vec<(String, Metadata)>, HeadError>> {
+            unreachable!("series alone are asked for")
+        }
+    }
+
+    /// The series of a query during which its head goes.
+    async fn series_while(
+        happens: impl Fn(Arc<Orphan>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Result<LabelsAnswer<Labels>, QueryError> {
+        let orphan = Arc::new(Orphan::new().await);
+        orphan.add(1, true, &mut SeriesState::default()).await;
+        let (segments, asked) = (orphan.heads(), AtomicU64::new(0));
+        let parts = Parts {
+            group: orphan.group.clone(),
+            bucket: orphan.bucket.clone(),
+            heads: Arc::new(Going { orphan: orphan.clone(), segments, happens: Box::new(happens), asked }),
+            nodes: None,
+            clock: SystemClock::shared(),
+            registry: Registry::new(),
+        };
+        let querier = Querier::new(&Settings::default(), parts);
+        let found = querier.series(&tenant(), &[vec![]], TimeRange::ALL, &QueryOptions::default()).await;
+        orphan.group.close().await;
+        found
+    }
+
+    #[tokio::test]
+    async fn a_head_that_goes_while_the_index_loses_its_leader_is_looked_for_at_the_revision_that_is_here() {
+        let answer = series_while(|orphan| {
+            async move {
+                orphan.add(2, true, &mut SeriesState::default()).await;
+                orphan.lose_leader().await;
+            }
+            .boxed()
+        })
+        .await
+        .unwrap();
+        assert_eq!(answer.found.len(), 1);
+        assert!(answer.warnings.iter().any(|warning| warning.contains("no-leader")), "{:?}", answer.warnings);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_goes_without_a_newer_revision_fails_the_query() {
+        let error = series_while(|_| async {}.boxed()).await.unwrap_err();
+        assert!(error.to_string().contains("was cut since the query was planned"), "{error}");
     }
 }

@@ -218,47 +218,85 @@ impl HeadReader for SegmentHeads {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use consensus::{Machine, Parts, Settings, Start};
+    use consensus::{Machine, MembersError, Parts, Settings, Start, Transport};
     use index::{Applied, Command, Entry, Index, SegmentMeta};
     use model::{MatchOp, NodeId, Revision};
+    use parking_lot::Mutex;
     use runtime::{Random, Registry, SystemClock};
     use segment::{Columns, Header, SeriesState};
 
     /// A writer whose segments are in a bucket and in the index, and no node that has its head.
-    struct Orphan {
-        _folder: tempfile::TempDir,
-        group: IndexGroup,
-        bucket: Arc<Bucket>,
+    pub(crate) struct Orphan {
+        folder: tempfile::TempDir,
+        pub(crate) group: IndexGroup,
+        pub(crate) bucket: Arc<Bucket>,
         writer: WriterId,
+        /// Leads to the other replica, if there is one.
+        wire: Arc<Wire>,
+    }
+
+    /// What a replica sends to the one at the other end, with the sender's id.
+    #[derive(Default)]
+    struct Wire(Mutex<Option<(u64, IndexGroup)>>);
+
+    impl Transport for Wire {
+        fn send(&self, _: u64, message: Vec<u8>) {
+            if let Some((from, group)) = &*self.0.lock() {
+                group.receive(*from, message);
+            }
+        }
+    }
+
+    fn open_group(folder: &std::path::Path, seed: u64, start: Start<Index>, wire: Arc<Wire>) -> IndexGroup {
+        let machine = Machine {
+            apply: |index: &mut Index, position, entry: &Entry| index.apply(position, entry),
+            advance: Index::advance,
+            encode: Entry::encode,
+            decode: |bytes| Ok(Entry::decode(bytes)?),
+            snapshot: Index::encode_checkpoint,
+            restore: |bytes| Ok(Index::decode_checkpoint(bytes)?),
+            hash: Index::state_hash,
+        };
+        let parts = Parts::system(SystemClock::shared(), Random::from_seed(seed), Registry::new());
+        IndexGroup::open(folder, machine, start, Settings::default(), Parts { transport: wire, ..parts }).unwrap()
     }
 
     impl Orphan {
-        async fn new() -> Orphan {
+        pub(crate) async fn new() -> Orphan {
             let folder = tempfile::tempdir().unwrap();
-            let machine = Machine {
-                apply: |index: &mut Index, position, entry: &Entry| index.apply(position, entry),
-                advance: Index::advance,
-                encode: Entry::encode,
-                decode: |bytes| Ok(Entry::decode(bytes)?),
-                snapshot: Index::encode_checkpoint,
-                restore: |bytes| Ok(Index::decode_checkpoint(bytes)?),
-                hash: Index::state_hash,
-            };
-            let parts = Parts::system(SystemClock::shared(), Random::from_seed(1), Registry::new());
+            let wire = Arc::new(Wire::default());
             let start = Start::Bootstrap(Index::new(1, 1));
-            let group =
-                IndexGroup::open(&folder.path().join("index"), machine, start, Settings::default(), parts).unwrap();
+            let group = open_group(&folder.path().join("index"), 1, start, wire.clone());
             let place = folder.path().join("bucket");
             let bucket = Arc::new(Bucket::open(&place, SystemClock::shared(), &Registry::new()).await.unwrap());
             let applied = propose(&group, Command::Register { node: NodeId(1), nonce: 1 }).await;
             let Applied::Registered { writer } = applied else { panic!("{applied:?}") };
-            Orphan { _folder: folder, group, bucket, writer }
+            Orphan { folder, group, bucket, writer, wire }
+        }
+
+        /// Has a second replica vote, and loses it: one of two voters can't lead.
+        pub(crate) async fn lose_leader(&self) {
+            let wire = Arc::new(Wire::default());
+            let start = Start::Join(Index::new(0, 0));
+            let other = open_group(&self.folder.path().join("other"), 2, start, wire.clone());
+            let [own, others] = [&self.group, &other].map(|group| group.identity().id);
+            *self.wire.0.lock() = Some((own, other.clone()));
+            *wire.0.lock() = Some((others, self.group.clone()));
+            self.group.add_learner(others).await.unwrap();
+            while let Err(error) = self.group.promote(others).await {
+                assert!(matches!(error, MembersError::NotCaughtUp { .. }), "{error}");
+                // It catches up by the leader's heartbeats.
+                SystemClock::shared().sleep(std::time::Duration::from_millis(10)).await;
+            }
+            *self.wire.0.lock() = None;
+            *wire.0.lock() = None;
+            other.close().await;
         }
 
         /// Segment `n` holds one sample of the series `up`, at `n` s; `spells` says whether it is the first that names it.
-        async fn add(&self, n: SegmentNumber, spells: bool, state: &mut SeriesState) {
+        pub(crate) async fn add(&self, n: SegmentNumber, spells: bool, state: &mut SeriesState) {
             let mut columns = Columns::new();
             let id = 0;
             if spells {
@@ -288,7 +326,7 @@ mod tests {
             orphan
         }
 
-        fn heads(&self) -> SegmentHeads {
+        pub(crate) fn heads(&self) -> SegmentHeads {
             SegmentHeads::new(self.group.clone(), self.bucket.clone())
         }
     }
@@ -297,7 +335,7 @@ mod tests {
         group.propose(Entry { incarnation: 1, command }).await.unwrap().unwrap()
     }
 
-    fn tenant() -> TenantId {
+    pub(crate) fn tenant() -> TenantId {
         TenantId::new("a").unwrap()
     }
 

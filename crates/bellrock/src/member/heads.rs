@@ -52,7 +52,11 @@ impl ClusterHeads {
     ) -> Result<Option<T>, HeadError> {
         let plan = question.plan;
         if self.local.has(plan) {
-            return local(&self.local, &question).await.map(Some);
+            match local(&self.local, &question).await {
+                // Let go meanwhile, which changes no revision: it is looked for elsewhere.
+                Err(HeadError::PlanAgain(_)) if !self.local.has(plan) => {}
+                answered => return answered.map(Some),
+            }
         }
         let Some(holder) = self.holder(plan) else {
             // Closed since the plan was made, or fenced and not yet granted to anybody.
@@ -195,6 +199,8 @@ pub async fn answer(heads: &LocalHeads, message: Message, body: &[u8]) -> Result
     }
     let refused = |error: HeadError| {
         let kind = match error {
+            // Let go meanwhile, which changes no revision: to be looked for elsewhere, as if it had not been here.
+            HeadError::PlanAgain(_) if !heads.has(plan) => RefusalKind::NotHere,
             HeadError::PlanAgain(_) => RefusalKind::Again,
             HeadError::Failed(_) => RefusalKind::Failed,
         };
